@@ -1,0 +1,24 @@
+"""Dropout by a counter-based generator: the same decision for the same (head, query, key) in any tiling, nothing stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def keep_mask(head: int, q: Array, kv: Array, dropout: float) -> Array:
+    """1 where the weight of (query, key) is kept, else 0: float64 of shape (len(q), len(kv)); positions are packed rows."""
+    with np.errstate(over="ignore"):
+        x = _mix(_mix(np.uint64(head) + np.uint64(0x9E3779B97F4A7C15)) + q[:, None].astype(np.uint64))
+        x = _mix(x + kv[None].astype(np.uint64))
+    return (x / 2.0**64 >= dropout).astype(np.float64)
+
+
+def _mix(x: Any) -> Any:
+    """splitmix64's finaliser (Steele, Lea, Flood 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

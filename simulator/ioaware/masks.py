@@ -1,0 +1,116 @@
+"""Masks: which keys a query sees. A program asks a mask only two things, and the two are independent code:
+
+    sees(q, k)   the element mask                        (execute, and the walk over visible tiles)
+    statistics   four sums over visible tiles (i, j), all that a closed form needs:
+                 tiles = #(i, j)   rows = sum |i|   cols = sum |j|   cells = sum |i||j|
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Positions: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Statistics(NamedTuple):
+    """Sums over the visible pairs of a query tile i and a key tile j; |i| is the number of rows of tile i."""
+
+    tiles: int
+    rows: int
+    cols: int
+    cells: int
+
+
+@dataclass(frozen=True)
+class Band:
+    """Query q sees key k iff `-left <= k - (q + kv_len - q_len) <= right`; None is unbounded.
+
+    The band is aligned bottom-right, as FlashAttention-2 aligns it: the last query's own key is the last key.
+    """
+
+    left: int | None = None
+    right: int | None = None
+
+    def sees(self, q: Positions, k: Positions, q_len: int, kv_len: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """The element mask of queries `q` and keys `k` (broadcast against each other): bool."""
+        import numpy as np
+
+        gap = k - (q + (kv_len - q_len))
+        ok = np.ones(gap.shape, bool)
+        if self.left is not None:
+            ok &= gap >= -self.left
+        if self.right is not None:
+            ok &= gap <= self.right
+        return ok
+
+    def statistics(self, q_len: int, kv_len: int, tile_q: int, tile_kv: int) -> Statistics:
+        """The four sums, exact for every size, in O(log(q_len)) integer steps."""
+        return _band(self.left, self.right, q_len, kv_len, tile_q, tile_kv)
+
+    def pairs(self, q_len: int, kv_len: int) -> int:
+        """|E|: how many (query, key) pairs are visible."""
+        return self.statistics(q_len, kv_len, 1, 1).tiles
+
+    def seen_rows(self, q_len: int, kv_len: int) -> tuple[int, int]:
+        """How many queries see a key, and how many keys are seen: what no algorithm can leave unread."""
+        return self.statistics(q_len, kv_len, 1, kv_len).tiles, self.statistics(q_len, kv_len, q_len, 1).tiles
+
+    def __str__(self) -> str:
+        names = {(None, None): "full", (None, 0): "causal"}
+        return names.get((self.left, self.right), f"band({self.left},{self.right})")
+
+
+FULL = Band()
+CAUSAL = Band(right=0)
+
+
+@lru_cache(4096)
+def _band(left: int | None, right: int | None, q_len: int, kv_len: int, tile_q: int, tile_kv: int) -> Statistics:
+    """The visible key tiles of query tile i are [begin_i, end_i): two staircases in i, summed without enumerating.
+
+    The last query tile may be ragged and is summed by itself; `short` is what the last key tile lacks.
+    """
+    query_tiles, key_tiles = -(-q_len // tile_q), -(-kv_len // tile_kv)
+    if left is None and right is None:
+        return Statistics(query_tiles * key_tiles, q_len * key_tiles, query_tiles * kv_len, q_len * kv_len)
+    shift = kv_len - q_len
+    short = key_tiles * tile_kv - kv_len
+    tiles = rows = cols = cells = 0
+    last = (query_tiles - 1) * tile_q
+    for first, count, height in ((0, query_tiles - 1, tile_q), (last, 1, q_len - last)):
+        ends = (count * key_tiles, count)
+        if right is not None:  # tile i ends with the tile of its last row's last key
+            start = first + height - 1 + shift + right + tile_kv
+            ends = _staircase(count, tile_q, start, tile_kv, key_tiles * tile_kv, key_tiles)
+        begins = (0, 0)
+        if left is not None:  # and begins with the tile of its first row's first key
+            begins = _staircase(count, tile_q, first + shift - left, tile_kv, kv_len, key_tiles)
+        visible = ends[0] - begins[0]
+        keys = visible * tile_kv - (ends[1] - begins[1]) * short
+        tiles += visible
+        rows += height * visible
+        cols += keys
+        cells += height * keys
+    return Statistics(tiles, rows, cols, cells)
+
+
+def _staircase(n: int, a: int, b: int, m: int, full: int, top: int) -> tuple[int, int]:
+    """Sum over i < n of `top where a i + b >= full, else max(0, (a i + b) // m)`; and how many i reach the top."""
+    at_top = min(max(-(-(full - b) // a), 0), n)
+    positive = min(max(-(-(m - b) // a), 0), at_top)
+    return _floor_sum(at_top - positive, m, a, a * positive + b) + (n - at_top) * top, n - at_top
+
+
+def _floor_sum(n: int, m: int, a: int, b: int) -> int:
+    """Sum over i < n of `(a i + b) // m` for a, b >= 0, by Euclid's algorithm."""
+    total = 0
+    while n and m:
+        total += (n - 1) * n // 2 * (a // m) + n * (b // m)
+        a, b = a % m, b % m
+        n, b, m, a = (a * n + b) // m, (a * n + b) % m, a, m
+    return total

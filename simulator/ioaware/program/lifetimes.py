@@ -1,0 +1,52 @@
+"""Lifetimes of values on chip: one pass over the recorded nest, used by `execute` and by the on-chip ledger alike.
+
+A value lives from the line that makes it to its last use in the body that made it. Two things real kernels do are
+modelled: `acc += a @ b` accumulates in place, and an elementwise result takes the room of an operand that dies there.
+"""
+
+from __future__ import annotations
+
+from .nodes import Load, Loop, Node, Op, Store, Value
+
+NEEDS_OWN_ROOM = ("dot", "update", "full", "rowmax", "rowsum")
+
+
+def annotate(body: list[Node]) -> None:
+    """Fill in `dies`, `fused` and `reuses` for a body and everything inside it."""
+    for node in body:
+        if isinstance(node, Loop):
+            annotate(node.body)
+    _mark_deaths(body)
+    for before, after in zip(body, body[1:], strict=False):
+        if isinstance(before, Op) and before.kind == "dot" and isinstance(after, Op):
+            before.fused = after.kind == "update" and after.extra == ("add",) and before.out in after.args
+    for node in body:
+        if isinstance(node, Op) and node.kind not in NEEDS_OWN_ROOM:
+            node.reuses = next((v for v in node.dies if v is not node.out and _same_room(v, node.out)), None)
+
+
+def _same_room(a: Value, b: Value) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
+def _mark_deaths(body: list[Node]) -> None:
+    made = {n.out for n in body if isinstance(n, Load) or (isinstance(n, Op) and n.kind != "update")}
+    last: dict[Value, int] = {}
+    for position, node in enumerate(body):
+        for value in used(node) & made:
+            last[value] = position
+    for position, node in enumerate(body):
+        node.dies = tuple(v for v, at in last.items() if at == position)
+
+
+def used(node: Node) -> set[Value]:
+    """The on-chip values that a node and everything inside it touch."""
+    match node:
+        case Loop():
+            return {value for inner in node.body for value in used(inner)}
+        case Load():
+            return {node.out}
+        case Store():
+            return {node.value.base}
+        case Op():
+            return {a.base for a in (node.out, *node.args) if isinstance(a, Value)}

@@ -1,0 +1,297 @@
+"""The recorder: calling an algorithm's function once, with symbolic sizes, records its loop nest.
+
+Three rules make one recording enough, and all of them are checked:
+  * a loop body is recorded, not repeated: no Python `if` on data, no `break`;
+  * state is carried only by updating `p.zeros` / `p.full` values in place (`acc += ...`, `m[:] = ...`);
+  * a value lives on chip from the line that makes it to its last use, and never leaves the loop body that made it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ..errors import ProgramError, closest
+from ..problem import Features
+from ..sizes import ONE, Size, name, size
+from .lifetimes import annotate
+from .loops import Axis, Index, Number, Tiles, Visible, Walk, rows
+from .nodes import Load, Loop, Node, Op, Operand, Piece, Shape, Store, Tensor, Value, broadcast, fail, show, user_line
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A recorded algorithm: its tensors and its loop nest."""
+
+    name: str
+    function: Callable[..., None]
+    file: str
+    line: int
+    features: Features
+    tensors: dict[str, Tensor]
+    body: list[Node]
+
+    @property
+    def backward(self) -> bool:
+        """Whether it computes gradients: it is given dO."""
+        return "dO" in self.tensors
+
+
+Q_LEN, KV_LEN = Axis("q_len", name("q_len"), "i", tiled=True), Axis("kv_len", name("kv_len"), "j", tiled=True)
+BATCH = Axis("batch", name("batch"), "b")
+KV_HEADS, GROUP = Axis("kv_heads", name("kv_heads"), "h"), Axis("group", name("group"), "g")
+HEAD_DIM, VALUE_DIM, UNIT = Axis("head_dim", name("head_dim")), Axis("value_dim", name("value_dim")), Axis("1", ONE)
+
+_HEADS = (KV_HEADS, GROUP)
+TENSORS: dict[str, tuple[tuple[Axis, ...], str]] = {  # what a parameter's name means: axes, dtype role
+    **dict.fromkeys(("Q", "dQ"), ((*_HEADS, Q_LEN, HEAD_DIM), "io")),
+    **dict.fromkeys(("O", "dO"), ((*_HEADS, Q_LEN, VALUE_DIM), "io")),
+    **dict.fromkeys(("K", "dK"), ((KV_HEADS, KV_LEN, HEAD_DIM), "io")),
+    **dict.fromkeys(("V", "dV"), ((KV_HEADS, KV_LEN, VALUE_DIM), "io")),
+    **dict.fromkeys(("L", "l", "m"), ((*_HEADS, Q_LEN, UNIT), "stat")),
+    **dict.fromkeys(("P", "P_dropped"), ((*_HEADS, Q_LEN, KV_LEN), "score")),
+    "keep": ((*_HEADS, Q_LEN, KV_LEN), "byte"),
+    "padding": ((KV_LEN, UNIT), "io"),
+}
+OPTIONAL = {"padding": "padding", "keep": "dropout", "P_dropped": "dropout"}  # given only with that feature
+ALWAYS_INPUT = ("Q", "K", "V", "dO", "padding")
+GRADIENTS = ("dQ", "dK", "dV")
+
+
+@lru_cache(maxsize=1024)
+def record(function: Callable[..., None], features: Features = Features()) -> Program:  # noqa: B008
+    """Record an algorithm, once per function and features. Raises ProgramError at the line that breaks a rule."""
+    recorder = Recorder(function, features)
+    file, line = inspect.getsourcefile(function) or "?", function.__code__.co_firstlineno
+    function(recorder, **recorder.parameters)
+    if recorder.left_early:
+        fail(
+            "`break` or `return` leaves this loop; a loop body is recorded once, for all iterations. "
+            "To skip tiles use p.visible",
+            recorder.left_early,
+            file,
+        )
+    annotate(recorder.body)
+    return Program(function.__name__, function, file, line, features, recorder.tensors, recorder.body)
+
+
+class Recorder:
+    """The `p` of a program text: axes, loops, memory and on-chip operations."""
+
+    scale = "scale"  # 1 / sqrt(head_dim)
+    batch, kv_heads, group = BATCH, KV_HEADS, GROUP
+    q, kv, head_dim, value_dim, one = Q_LEN, KV_LEN, HEAD_DIM, VALUE_DIM, UNIT
+    q_tiles, kv_tiles = Tiles(Q_LEN, name("tile_q")), Tiles(KV_LEN, name("tile_kv"))
+
+    def __init__(self, function: Callable[..., None], features: Features) -> None:
+        self.features = features
+        self.masked = features.masked
+        self.body: list[Node] = []
+        self.scopes: list[object] = [object()]
+        self.active: list[Index] = []
+        self.left_early: int | None = None
+        self.tensors: dict[str, Tensor] = {}
+        self.parameters = self._parameters(function)
+
+    def _parameters(self, function: Callable[..., None]) -> dict[str, Tensor | None]:
+        wanted = [n for n in inspect.signature(function).parameters if n != "p"]
+        given: dict[str, Tensor | None] = {}
+        for n in wanted:
+            if n not in TENSORS:
+                raise ProgramError(
+                    f"{function.__name__}: no tensor is called {n!r}; did you mean {closest(n, TENSORS)!r}? "
+                    f"Known: {', '.join(TENSORS)}"
+                )
+            absent = n in OPTIONAL and not getattr(self.features, OPTIONAL[n])
+            given[n] = None if absent else self._declare(n, "dO" in wanted)
+        return given
+
+    def _declare(self, n: str, backward: bool) -> Tensor:  # noqa: FBT001
+        axes, dtype = TENSORS[n]
+        is_input = n in ALWAYS_INPUT or (backward and n not in GRADIENTS)
+        self.tensors[n] = tensor = Tensor(n, axes, dtype, "input" if is_input else "output")
+        return tensor
+
+    # -------------------------------------------------------------------------------------------- memory
+    def scratch(self, label: str, *axes: Axis, dtype: str = "accum") -> Tensor:
+        """An HBM intermediate of dtype role `accum`, `score`, `io`, `stat` or `byte`; unwritten until stored."""
+        if label in self.tensors:
+            fail(f"a tensor called {label!r} exists already")
+        self.tensors[label] = tensor = Tensor(label, axes, dtype, "scratch")
+        return tensor
+
+    def load(self, *pieces: Piece) -> Any:
+        """HBM to chip: one value per piece."""
+        out = []
+        for piece in pieces:
+            self._check_piece("load", piece)
+            value = Value(self, piece.shape, user_line()[0], source=piece.tensor)
+            self.body.append(Load(value, piece, value.line))
+            out.append(value)
+        return out[0] if len(out) == 1 else out
+
+    def store(self, piece: Piece, value: Value) -> None:
+        """Chip to HBM. Two thread blocks of a kernel may not store to the same element."""
+        self._store(piece, value, adds=False)
+
+    def add(self, piece: Piece, value: Value) -> None:
+        """Atomic read-modify-write in HBM."""
+        self._store(piece, value, adds=True)
+
+    def _store(self, piece: Piece, value: Value, *, adds: bool) -> None:
+        self._check_piece("add" if adds else "store", piece)
+        self._check_alive(value)
+        tensor = piece.tensor
+        if tensor.role == "input":
+            fail(f"{tensor.name} is an input; it cannot be stored to")
+        if piece.shape != value.shape:
+            fail(f"the piece of {tensor.name} is {show(piece.shape)}, the value is {show(value.shape)}")
+        self.body.append(Store(piece, value, user_line()[0], adds))
+
+    def _check_piece(self, verb: str, piece: object) -> None:
+        if not isinstance(piece, Piece):
+            fail(f"{verb} takes pieces of tensors, like Q[h, g, i]")
+        for where in piece.where:
+            index = where.index if isinstance(where, Number) else where.to if isinstance(where, Visible) else where
+            if isinstance(index, Index):
+                self._check_active(index)
+
+    # -------------------------------------------------------------------------------------------- on chip
+    def full(self, shape: tuple[Axis | Index | int, ...], x: float) -> Value:
+        """A carried value filled with `x`; shape of axes, loop indices and integers."""
+        for s in shape:
+            if isinstance(s, Index):
+                self._check_active(s)
+        sizes = tuple(rows(s) if isinstance(s, (Axis, Index)) else size(s) for s in shape)
+        return self._op("full", sizes, extra=(x,), carried=True)
+
+    def zeros(self, *shape: Axis | Index | int) -> Value:
+        """A carried value of zeros."""
+        return self.full(shape, 0.0)
+
+    def mask(self, s: Value, i: Index, j: Index | Visible, bias: Value | None = None) -> Value:
+        """`s` plus an additive bias, if one is given, and -inf where a query of `i` does not see a key of `j`."""
+        biased = s if bias is None else s + bias
+        return self._op("mask", s.shape, biased, extra=(i, j))
+
+    def drop(self, x: Value, h: Index, g: Index, i: Index, j: Index) -> Value:
+        """Dropout: 0 or x / (1 - dropout), by a counter-based generator, so any tiling agrees; `x` without dropout."""
+        return self._op("drop", x.shape, x, extra=(h, g, i, j)) if self.features.dropout else x
+
+    def keep(self, h: Index, g: Index, i: Index, j: Index) -> Value:
+        """The 0/1 dropout mask itself."""
+        return self._op("keep", (i.rows, j.rows), extra=(h, g, i, j))
+
+    def kept(self, x: Value, keep: Value) -> Value:
+        """x / (1 - dropout) where `keep` is 1, else 0."""
+        return self._op("kept", broadcast("kept", x.shape, keep.shape), x, keep)
+
+    def map(self, kind: str, *args: Operand) -> Value:
+        """An elementwise operation with broadcasting."""
+        shape: Shape | None = None
+        for a in args:
+            if isinstance(a, Value):
+                shape = a.shape if shape is None else broadcast(kind, shape, a.shape)
+        assert shape is not None
+        return self._op(kind, shape, *args)
+
+    def rows(self, kind: str, x: Value) -> Value:
+        """A reduction over the last axis, which stays with length 1."""
+        return self._op(kind, (*x.shape[:-1], ONE), x)
+
+    def dot(self, a: Value, b: Value) -> Value:
+        """The matrix product of `a` with the matrix `b`."""
+        if len(b.shape) != 2 or a.shape[-1] != b.shape[0]:
+            fail(f"dot: {show(a.shape)} @ {show(b.shape)}: inner sizes {a.shape[-1]} and {b.shape[0]} differ")
+        return self._op("dot", (*a.shape[:-1], b.shape[1]), a, b)
+
+    def update(self, kind: str, target: Value, value: Operand) -> Value:
+        """Change a carried value in place: add, mul or set."""
+        if not target.carried:
+            fail(f"the value made on line {target.line} is not carried: only p.zeros/p.full values are updated in place")
+        self._check_alive(target, value)
+        if isinstance(value, Value) and broadcast(kind, target.shape, value.shape) != target.shape:
+            fail(f"cannot put {show(value.shape)} into {show(target.shape)}")
+        args = (value,) if kind == "set" else (target, value)
+        self.body.append(Op("update", target, args, user_line()[0], (kind,)))
+        return target
+
+    def _op(self, kind: str, shape: Shape, *args: Operand, extra: tuple[Any, ...] = (), carried: bool = False) -> Value:
+        self._check_alive(*args)
+        value = Value(self, shape, user_line()[0], carried=carried)
+        self.body.append(Op(kind, value, args, value.line, extra))
+        return value
+
+    def _check_alive(self, *values: Operand) -> None:
+        for v in values:
+            if isinstance(v, Value) and v.scope not in self.scopes:
+                fail(
+                    f"this value was made on line {v.line}, inside a loop iteration that has ended: it is gone. To "
+                    "carry it, make it before the loop with p.zeros/p.full and update it in place (acc += ..., m[:] = ...)"
+                )
+
+    def _check_active(self, index: Index) -> None:
+        if index not in self.active:
+            fail(f"the loop over {index.over} has ended: its index {index} means nothing here")
+
+    # -------------------------------------------------------------------------------------------- loops
+    def tiles(self, span: Axis | Index, step: int | Size) -> Tiles:
+        """An axis, or one tile of it again, in tiles of `step` rows; the last one is ragged."""
+        return Tiles(span, size(step))
+
+    def one_per(self, tiles: Tiles) -> Axis:
+        """An axis with one position per tile, for scratch tensors; index it with `tile.number`."""
+        return Axis(f"number of {tiles}", tiles.count)
+
+    def seen(self, tiles: Tiles, i: Index) -> Visible:
+        """The rows of all `tiles` visible to `i`'s tile, taken together, as an index of a piece."""
+        return Visible(tiles, i)
+
+    def loop(self, *walks: Walk) -> Iterator[Any]:
+        """A sequential loop; several walks nest, the first outermost."""
+        return self._loop(None, walks)
+
+    def kernel(self, label: str, *walks: Walk) -> Iterator[Any]:
+        """One kernel launch; its iterations are thread blocks, each with on-chip memory of its own."""
+        if self.active:
+            fail("a kernel launch cannot be inside a loop")
+        return self._loop(label, walks)
+
+    def visible(self, tiles: Tiles, other: Index) -> Iterator[Any]:
+        """A loop over the tiles with at least one pair visible to `other`'s tile; works from queries and from keys."""
+        return self._loop(None, (Tiles(tiles.span, tiles.step, other),))
+
+    def _loop(self, label: str | None, walks: tuple[Walk, ...]) -> Iterator[Any]:
+        line, outer, depth = user_line()[0], self.body, len(self.active)
+        for walk in walks:
+            self.active.append(Index(self._fresh(walk), walk))
+        indices = tuple(self.active[depth:])
+        bodies = []
+        for _ in range(2):  # the second time finds Python variables carried from the first: they refer to a dead scope
+            self.body = []
+            self.scopes.append(object())
+            try:
+                yield indices[0] if len(indices) == 1 else indices
+            except GeneratorExit:
+                self.left_early = self.left_early or line
+                raise
+            bodies.append(self.body)
+            self.scopes.pop()
+        del self.active[depth:]
+        if len(bodies[0]) != len(bodies[1]):
+            fail("the loop body changes from one iteration to the next")
+        body = bodies[0]
+        for index in reversed(indices):
+            body = [Loop(index, body, line, label)]
+        self.body = outer
+        outer.extend(body)
+
+    def _fresh(self, walk: Walk) -> str:
+        axis = walk.axis if isinstance(walk, Tiles) else walk
+        label = axis.letter
+        while any(label == index.name for index in self.active):
+            label += "'"
+        return label

@@ -1,0 +1,195 @@
+"""The one algebra behind `count` and `formula`: sum a quantity over the loops around it, without enumerating them.
+
+A loop that the quantity does not mention multiplies it by the trip count; a loop that it mentions replaces the tile's
+extent by the whole length, ragged or not, because extents telescope. That is all of IO-awareness: K pays
+ceil(N_q/B_r) times because its index has no i. Two cases are more than that:
+  * a tile cut into tiles again: full tiles, and the last one by itself;
+  * tiles visible through a mask: four statistics of the mask (see masks.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..errors import NoClosedForm
+from ..program.loops import Axis, Extent, Index, Number, Seen, Tiles, Visible, rows
+from ..program.nodes import Load, Loop, Node, Op, Store, Tensor, Value
+from ..program.recorder import Program
+from ..sizes import ONE, Atom, Ceil, Monomial, Size, product, size
+
+Loops = tuple[Loop, ...]
+
+
+@dataclass(frozen=True)
+class Statistic(Atom):
+    """A sum over all visited pairs of a query tile and a key tile, supplied by the mask."""
+
+    what: str  # tiles | rows | cols | cells
+    tile_q: Size
+    tile_kv: Size
+
+    def __str__(self) -> str:
+        return self.what
+
+    def python(self) -> str:
+        return f"statistics({self.tile_q.python()}, {self.tile_kv.python()}).{self.what}"
+
+
+# ------------------------------------------------------------------------------------------------ what is summed
+@dataclass(frozen=True)
+class Access:
+    """A load or store with the loops around it."""
+
+    node: Load | Store
+    loops: Loops
+
+    @property
+    def tensor(self) -> Tensor:
+        """The tensor it touches."""
+        return self.node.piece.tensor
+
+    @property
+    def kernel(self) -> str:
+        """The kernel launch it belongs to."""
+        return self.loops[0].kernel or "" if self.loops else ""
+
+    @property
+    def kind(self) -> str:
+        """read, write or add."""
+        return "read" if isinstance(self.node, Load) else "add" if self.node.adds else "write"
+
+    @property
+    def words(self) -> Size:
+        """Elements moved by one execution."""
+        where = zip(self.tensor.axes, self.node.piece.where, strict=True)
+        return product(tuple(_words(axis, w) for axis, w in where))
+
+    @property
+    def total(self) -> Size:
+        """Elements moved by the whole program: the closed form."""
+        return total(self.words, self.loops)
+
+
+def _words(axis: Axis, where: object) -> Size:
+    if isinstance(where, (Index, Visible)):
+        return where.rows
+    return ONE if isinstance(where, Number) else axis.length
+
+
+def nodes(body: list[Node], loops: Loops = ()) -> Iterator[tuple[Load | Store | Op, Loops]]:
+    """Every node that is not a loop, with the loops around it."""
+    for node in body:
+        if isinstance(node, Loop):
+            yield from nodes(node.body, (*loops, node))
+        else:
+            yield node, loops
+
+
+@lru_cache
+def accesses(program: Program) -> tuple[Access, ...]:
+    """Every load and store of a program, in the order of its text."""
+    return tuple(Access(n, loops) for n, loops in nodes(program.body) if isinstance(n, (Load, Store)))
+
+
+# ------------------------------------------------------------------------------------------------ the sums
+def total(e: Size, loops: Loops) -> Size:
+    """The sum of `e` over all iterations of `loops`. Raises NoClosedForm."""
+    for loop in reversed(loops):
+        e = over_loop(e, loop.index)
+    return e
+
+
+def over_loop(e: Size, index: Index) -> Size:
+    """The sum of `e` over the iterations of one loop."""
+    over = index.over
+    if isinstance(over, Axis):
+        return e * over.length
+    out = size(0)
+    for monomial, c in e.terms.items():
+        rest, power = _without(monomial, Extent(index))
+        if over.seen_by is not None:
+            out = out + Size({rest: c}) * _visible(rest, power, index, over.seen_by)
+        else:
+            out = out + _over_tiles(monomial, c, rest, power, index, over)
+    return out
+
+
+def _visible(rest: Monomial, power: int, index: Index, by: Index) -> Size:
+    """The sum over visible tiles of |index|**power, as an atom that the loop over `by` turns into a statistic."""
+    nested = any(isinstance(a, Seen) or (isinstance(a, Ceil) and Extent(index) in a.over.atoms()) for a in rest)
+    if power > 1 or nested:
+        raise NoClosedForm(f"a sum over the tiles {index} visible to {by} is not one of the mask's four statistics")
+    return size(Seen(index, by, rows=power == 1))
+
+
+def _over_tiles(monomial: Monomial, c: int, rest: Monomial, power: int, index: Index, over: Tiles) -> Size:
+    """The sum of one term over all tiles of a span."""
+    here = Extent(index)
+    seen = next((a for a in rest if isinstance(a, Seen) and a.other == index), None)
+    ceilings = any(isinstance(a, Ceil) and here in a.over.atoms() for a in rest)
+    if seen is not None:
+        others, more = _without(rest, seen)
+        if more > 1 or power > 1 or ceilings:
+            raise NoClosedForm(f"{Size({monomial: c})} over {over} is not one of the mask's four statistics")
+        return Size({others: c}) * _statistic(seen, other_rows=power == 1)
+    if power <= 1 and not ceilings:
+        return Size({rest: c}) * (rows(over.span) if power else over.count)
+    term, full = Size({monomial: c}), over.step
+    last = rows(over.span) - (over.count - 1) * full
+    return (over.count - 1) * _put(term, here, full) + _put(term, here, last)
+
+
+def _put(e: Size, here: Extent, value: Size) -> Size:
+    """`e` with the extent `here` replaced, inside ceilings too."""
+
+    def replaced(a: Atom) -> Size:
+        if isinstance(a, Ceil):
+            return size(Ceil(_put(a.over, here, value), a.by))
+        return value if a == here else size(a)
+
+    return e.map(replaced)
+
+
+def _without(monomial: Monomial, atom: Atom) -> tuple[Monomial, int]:
+    return tuple(a for a in monomial if a != atom), sum(a == atom for a in monomial)
+
+
+_WHAT = {(False, False): "tiles", (True, False): "rows", (False, True): "cols", (True, True): "cells"}
+
+
+def _statistic(seen: Seen, *, other_rows: bool) -> Size:
+    """The mask statistic for tiles `seen` from tiles of another loop, over both loop orders."""
+    sides = {seen.index.axis.name: (seen.index, seen.rows), seen.other.axis.name: (seen.other, other_rows)}
+    (q, q_rows), (kv, kv_rows) = sides["q_len"], sides["kv_len"]
+    if not all(isinstance(x.over, Tiles) and isinstance(x.over.span, Axis) for x in (q, kv)):
+        raise NoClosedForm(f"tiles {seen.index} visible to {seen.other} are cut from another tile")
+    assert isinstance(q.over, Tiles)
+    assert isinstance(kv.over, Tiles)
+    return size(Statistic(_WHAT[q_rows, kv_rows], q.over.step, kv.over.step))
+
+
+# ------------------------------------------------------------------------------------------------ work on chip
+def flops(op: Op) -> Size:
+    """Floating-point operations of a matrix product (2 per multiply-add); 0 for other operations."""
+    a = op.args[0] if op.kind == "dot" else None
+    return 2 * op.out.words * a.shape[-1] if isinstance(a, Value) else size(0)
+
+
+def exponentials(op: Op) -> Size:
+    """Exponentials of an operation."""
+    return op.out.words if op.kind == "exp" else size(0)
+
+
+def operand_reads(op: Op) -> Iterator[tuple[Tensor, Size, Size]]:
+    """What an operation reads from shared memory: (tensor, words read once, words x accumulator rows).
+
+    Loaded tiles live in shared memory, computed values in registers. A matrix product reads its left operand once
+    and its right operand once per accumulator rows that one owner (warp, warpgroup) holds: the caller divides.
+    """
+    for position, a in enumerate(op.args):
+        if isinstance(a, Value) and a.base.source is not None:
+            again = op.kind == "dot" and position == 1
+            per_row = a.words * product(op.out.shape[:-1]) if again else size(0)
+            yield a.base.source, size(0) if again else a.words, per_row

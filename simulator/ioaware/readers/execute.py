@@ -1,0 +1,276 @@
+"""execute: run the recorded program on NumPy arrays, in the declared number formats, counting as it goes.
+
+It enumerates every iteration, so it is the independent witness for `count`: it returns the outputs, the traffic that
+really happened and the on-chip high-water mark, and refuses races, reads of unwritten elements and unwritten outputs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..dropout import keep_mask
+from ..dtypes import numpy_dtype
+from ..errors import ProgramError
+from ..problem import AttentionProblem
+from ..program.loops import Axis, Index, Number, Tiles, Visible
+from ..program.nodes import Load, Loop, Node, Op, Operand, Store, Tensor, Value
+from ..program.recorder import Program
+from ..traffic import Moved, Traffic
+from .evaluate import TileSizes
+from .onchip import OnChip
+from .walk import Walk
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run produced: HBM tensors by name, traffic in bytes, on-chip high-water marks in bytes."""
+
+    tensors: dict[str, Array]
+    traffic: Traffic
+    on_chip: OnChip
+
+
+def execute(program: Program, problem: AttentionProblem, tiles: TileSizes, inputs: Mapping[str, Array]) -> Run:
+    """Run the program on packed inputs (shapes: see `reference.shapes`). Raises ProgramError."""
+    machine = _Machine(program, problem, tiles, inputs)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+        machine.run(program.body)
+    machine.check_outputs()
+    moved = {name: Moved(*(machine.moved[name, kind] for kind in ("read", "write", "add"))) for name in machine.hbm}
+    return Run(machine.hbm, Traffic(moved), OnChip(*(machine.peak[k] for k in ("total", "loaded", "computed"))))
+
+
+def _sub(a: Array, b: Array) -> Array:
+    out = a - b
+    return np.where(np.isneginf(np.broadcast_to(a, out.shape)), -np.inf, out)  # -inf - x = -inf
+
+
+def _div(a: Array, b: Array) -> Array:
+    out = a / b
+    empty = (np.broadcast_to(a, out.shape) == 0) & (np.broadcast_to(b, out.shape) == 0)
+    return np.where(empty, 0.0, out)  # 0 / 0 = 0
+
+
+OPERATIONS = {
+    "add": np.add, "sub": _sub, "mul": np.multiply, "div": _div, "maximum": np.maximum, "exp": np.exp, "log": np.log,
+    "dot": np.matmul, "rowmax": lambda x: x.max(-1, keepdims=True, initial=-np.inf),
+    "rowsum": lambda x: x.sum(-1, keepdims=True),
+}  # fmt: skip
+
+
+class _Machine(Walk):
+    """HBM tensors, on-chip values, and the books kept about both."""
+
+    def __init__(
+        self, program: Program, problem: AttentionProblem, tiles: TileSizes, inputs: Mapping[str, Array]
+    ) -> None:
+        super().__init__(program, problem, tiles)
+        self.accum, self.score = numpy_dtype(problem.accum_dtype), numpy_dtype(str(problem.score_dtype))
+        self.hbm: dict[str, Array] = {}
+        self.written: dict[str, Array] = {}
+        self.writer: dict[str, Array] = {}  # the thread block that stored each element last
+        self.moved: Counter[tuple[str, str]] = Counter()
+        self.values: dict[Value, Array] = {}
+        self.held: set[Value] = set()  # values that take room of their own
+        self.live: Counter[str] = Counter()
+        self.peak: Counter[str] = Counter()
+        self.block, self.first_block, self.kernel = 0, 0, ""
+        for tensor in program.tensors.values():
+            self._allocate(tensor, inputs)
+
+    def _allocate(self, tensor: Tensor, inputs: Mapping[str, Array]) -> None:
+        dtype = numpy_dtype(self.problem.number_format(tensor.dtype))
+        if tensor.role == "input":
+            if tensor.name not in inputs:
+                raise ProgramError(f"{self.program.name} needs the input {tensor.name}; inputs: {', '.join(inputs)}")
+            self.hbm[tensor.name] = np.asarray(inputs[tensor.name]).astype(dtype)
+            return
+        shape = tuple(self._length(tensor, axis) for axis in tensor.axes)
+        self.hbm[tensor.name] = np.zeros(shape, dtype)
+        self.written[tensor.name] = np.zeros(shape, bool)
+        self.writer[tensor.name] = np.full(shape, -1)
+
+    def _length(self, tensor: Tensor, axis: Axis) -> int:
+        """Packed rows of all sequences; but S, P and numbers of tiles are local to a sequence: the longest one's."""
+        each = [{"q_len": q, "kv_len": kv} for q, kv in self.problem.sequences]
+        lengths = [self.number(axis.length, one) for one in each]
+        return sum(lengths) if axis.tiled and not self._is_local(tensor, axis) else max(lengths)
+
+    @staticmethod
+    def _is_local(tensor: Tensor, axis: Axis) -> bool:
+        return axis.name == "kv_len" and any(a.name == "q_len" for a in tensor.axes)
+
+    # -------------------------------------------------------------------------------------------- control
+    def run(self, body: list[Node]) -> None:
+        for node in body:
+            if isinstance(node, Loop):
+                self._loop(node)
+            else:
+                self._node(node)
+            for value in node.dies:
+                self._release(value)
+
+    def _loop(self, loop: Loop) -> None:
+        innermost = loop.kernel is not None and not (isinstance(loop.body[0], Loop) and loop.body[0].kernel)
+        if loop.kernel is not None and loop.kernel != self.kernel:
+            self.kernel, self.first_block = loop.kernel, self.block + 1
+        for self.at[loop.index] in self.iterations(loop.index):
+            self.block += innermost
+            self.run(loop.body)
+
+    def _node(self, node: Node) -> None:
+        match node:
+            case Load():
+                self._load(node)
+            case Store():
+                self._store(node)
+            case Op():
+                self._op(node)
+
+    # -------------------------------------------------------------------------------------------- HBM
+    def _piece(self, node: Load | Store) -> tuple[Any, ...]:
+        """The NumPy index of a piece."""
+        tensor = node.piece.tensor
+        return tuple(
+            self._positions(tensor, axis, w) for axis, w in zip(tensor.axes, node.piece.where, strict=True)
+        )
+
+    def _positions(self, tensor: Tensor, axis: Axis, where: Any) -> Any:
+        shift = self.sequence.kv_start if self._is_local(tensor, axis) else 0
+        match where:
+            case Index(over=Tiles()):
+                return slice(self.at[where].start - shift, self.at[where].stop - shift)
+            case Index():
+                return self.at[where].start
+            case Number(index=index):
+                return self.at[index].number
+            case Visible():
+                positions = self.columns(where) - shift
+                if len(positions) and positions[-1] - positions[0] + 1 != len(positions):
+                    raise ProgramError(f"the tiles visible in {tensor.name} are not contiguous under this mask")
+                return slice(positions[0], positions[-1] + 1) if len(positions) else slice(0, 0)
+        if not axis.tiled:
+            return slice(None)
+        start, length = self.sequence.side(axis)
+        return slice(start - shift, start - shift + length)
+
+    def _move(self, node: Load | Store, kind: str, x: Array) -> None:
+        tensor = node.piece.tensor
+        self.moved[tensor.name, kind] += x.size * self.problem.itemsize(tensor.dtype)
+
+    def _load(self, node: Load) -> None:
+        name, where = node.piece.tensor.name, self._piece(node)
+        if name in self.written and not self.written[name][where].all():
+            raise ProgramError(f"line {node.line}: {name} is read before it was stored")
+        x = self.hbm[name][where]
+        self._move(node, "read", x)
+        self.values[node.out] = x.astype(self.accum)
+        self._hold(node.out, None)
+
+    def _store(self, node: Store) -> None:
+        name, where = node.piece.tensor.name, self._piece(node)
+        x = self._get(node.value)
+        if node.adds:
+            if not self.written[name][where].all():
+                raise ProgramError(f"line {node.line}: adds to {name} before it was stored")
+            self.hbm[name][where] += x.astype(self.hbm[name].dtype)
+        else:
+            self._claim(node, name, where)
+            self.hbm[name][where] = x.astype(self.hbm[name].dtype)
+            self.written[name][where] = True
+        self._move(node, "add" if node.adds else "write", x)
+
+    def _claim(self, node: Store, name: str, where: tuple[Any, ...]) -> None:
+        """Two thread blocks of one kernel launch must not store to the same element."""
+        writer = self.writer[name][where]
+        if ((writer >= self.first_block) & (writer != self.block)).any():
+            raise ProgramError(
+                f"line {node.line}: two thread blocks of {self.kernel!r} store to the same elements of {name}; "
+                "use p.add or another grid"
+            )
+        self.writer[name][where] = self.block
+
+    def check_outputs(self) -> None:
+        """Every element of every output was stored."""
+        for tensor in self.program.tensors.values():
+            missing = int((~self._must_be_written(tensor)).sum()) if tensor.role == "output" else 0
+            if missing:
+                raise ProgramError(f"{self.program.name}: {missing} elements of the output {tensor.name} were never stored")
+
+    def _must_be_written(self, tensor: Tensor) -> Array:
+        """Saved S, P and masks may lack the tiles that the mask hides; everything else is whole."""
+        written = self.written[tensor.name]
+        return written if not any(self._is_local(tensor, axis) for axis in tensor.axes) else np.ones(1, bool)
+
+    # -------------------------------------------------------------------------------------------- on chip
+    def _get(self, a: Operand) -> Any:
+        if isinstance(a, Value):
+            return self.values[a] if a.of is None else self._get(a.of).T
+        return self.accum.type(1 / np.sqrt(self.problem.head_dim)) if a == "scale" else a
+
+    def _op(self, op: Op) -> None:
+        args = [self._get(a) for a in op.args]
+        x = self._result(op, args)
+        if op.kind == "update":
+            x = np.broadcast_to(x, self.values[op.out].shape)
+        self.values[op.out] = np.asarray(x, self.accum)
+        if op.kind != "update" and not op.fused:
+            self._hold(op.out, op.reuses)
+
+    def _result(self, op: Op, args: list[Any]) -> Array:
+        match op.kind:
+            case "full":
+                return np.full([self.number(s) for s in op.out.shape], op.extra[0], self.accum)
+            case "dot":
+                return OPERATIONS["dot"](*(self._rounded(a, x) for a, x in zip(op.args, args, strict=True)))
+            case "mask":
+                i, j = (self.columns(e) for e in op.extra)
+                return np.where(self.sees(i, j), args[0], -np.inf)
+            case "drop":
+                return args[0] * self._keep(op) / (1 - self.problem.dropout)
+            case "keep":
+                return self._keep(op)
+            case "kept":
+                return args[0] * args[1] / (1 - self.problem.dropout)
+            case "update":
+                return args[0] if op.extra == ("set",) else OPERATIONS[op.extra[0]](*args)
+        return OPERATIONS[op.kind](*args)
+
+    def _rounded(self, a: Operand, x: Array) -> Array:
+        """Matrix units take inputs in the score format and accumulate wider; loaded tiles are in their format already."""
+        computed = isinstance(a, Value) and a.base.source is None
+        return x.astype(self.score).astype(self.accum) if computed else x
+
+    def _keep(self, op: Op) -> Array:
+        h, g, i, j = op.extra
+        head = self.at[h].start * self.problem.group + self.at[g].start
+        return keep_mask(head, self.columns(i), self.columns(j), self.problem.dropout)
+
+    def _hold(self, value: Value, reuses: Value | None) -> None:
+        """Books a new value; the operand whose room it takes is still there, and is not counted twice."""
+        self.held.add(value)
+        for kind in ("total", _kind(value)):
+            self.live[kind] += self._bytes(value)
+            freed = self._bytes(reuses) if reuses in self.held and kind in ("total", _kind(reuses)) else 0
+            self.peak[kind] = max(self.peak[kind], self.live[kind] - freed)
+
+    def _bytes(self, value: Value) -> int:
+        return self.values[value].size * self.problem.itemsize(value.dtype)
+
+    def _release(self, value: Value) -> None:
+        if value in self.held:
+            self.held.discard(value)
+            for kind in ("total", _kind(value)):
+                self.live[kind] -= self._bytes(value)
+        self.values.pop(value, None)
+
+
+def _kind(value: Value) -> str:
+    return "loaded" if value.source is not None else "computed"

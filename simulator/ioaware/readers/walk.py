@@ -1,0 +1,145 @@
+"""Walk a recorded program iteration by iteration with numbers for sizes: what `execute` and the fallback counter share.
+
+Visible tiles are found here by asking the element mask, never by the statistics that closed forms use.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..problem import AttentionProblem
+from ..program.loops import Axis, Extent, Index, Seen, Tiles, Visible
+from ..program.nodes import Loop
+from ..program.recorder import Program
+from ..sizes import Atom, Ceil, Name, Size
+from .evaluate import TileSizes
+
+if TYPE_CHECKING:
+    from .count import Quantity
+
+
+class Span(NamedTuple):
+    """Where one iteration of a loop is: rows start .. stop of the packed axis, and its number among its siblings."""
+
+    start: int
+    stop: int
+    number: int
+
+
+class Sequence(NamedTuple):
+    """One entry of the batch: where its queries and keys start in the packed tensors, and how many there are."""
+
+    q_start: int
+    kv_start: int
+    q_len: int
+    kv_len: int
+
+    def side(self, axis: Axis) -> tuple[int, int]:
+        """(start, length) of the query or key rows."""
+        return (self.q_start, self.q_len) if axis.name == "q_len" else (self.kv_start, self.kv_len)
+
+
+class Walk:
+    """The state of a walk: the current sequence and the current iteration of every loop around."""
+
+    def __init__(self, program: Program, problem: AttentionProblem, tiles: TileSizes) -> None:
+        self.program, self.problem = program, problem
+        self.at: dict[Index, Span] = {}
+        self.sequence = Sequence(0, 0, *problem.sequences[0])
+        roles = zip(("bytes_io", "bytes_score", "bytes_accum", "bytes_stat", "bytes_byte"), problem.itemsizes, strict=True)
+        self.sizes: dict[str, int] = {
+            "batch": len(problem.sequences), "kv_heads": problem.kv_heads or 1, "group": problem.group,
+            "head_dim": problem.head_dim, "value_dim": problem.value_dim or 1, "tile_q": tiles.q, "tile_kv": tiles.kv,
+            **dict(roles),
+        }  # fmt: skip
+
+    def number(self, e: Size, lengths: dict[str, int] | None = None) -> int:
+        """The value of a size here."""
+        lengths = lengths or {"q_len": self.sequence.q_len, "kv_len": self.sequence.kv_len}
+        return sum(c * prod(self._atom(a, lengths) for a in monomial) for monomial, c in e.terms.items())
+
+    def _atom(self, a: Atom, lengths: dict[str, int]) -> int:
+        match a:
+            case Name(name):
+                return self.sizes[name] if name in self.sizes else lengths[name]
+            case Ceil(over, by):
+                return -(-self.number(over, lengths) // self.number(by, lengths))
+            case Extent(index):
+                return self.at[index].stop - self.at[index].start
+            case Seen(index, other, rows):
+                spans = list(self.visible(index.over, other))  # type: ignore[arg-type]
+                return sum(s.stop - s.start for s in spans) if rows else len(spans)
+        raise TypeError(f"{a!r} has no value in a walk")
+
+    def iterations(self, index: Index) -> Iterator[Span]:
+        """The iterations of a loop; sets the sequence when the loop is over the batch."""
+        over = index.over
+        if isinstance(over, Tiles):
+            yield from self.tiles(over) if over.seen_by is None else self.visible(over, over.seen_by)
+        elif over.name == "batch":
+            q = kv = 0
+            for n, (q_len, kv_len) in enumerate(self.problem.sequences):
+                self.sequence = Sequence(q, kv, q_len, kv_len)
+                yield Span(n, n + 1, n)
+                q, kv = q + q_len, kv + kv_len
+        else:
+            yield from (Span(n, n + 1, n) for n in range(self.number(over.length)))
+
+    def tiles(self, over: Tiles) -> Iterator[Span]:
+        """All tiles of an axis of the current sequence, or of a tile again."""
+        if isinstance(over.span, Index):
+            start, stop, _ = self.at[over.span]
+        else:
+            start, length = self.sequence.side(over.axis)
+            stop = start + length
+        step = self.number(over.step)
+        for number, first in enumerate(range(start, stop, step)):
+            yield Span(first, min(first + step, stop), number)
+
+    def visible(self, over: Tiles, other: Index) -> Iterator[Span]:
+        """The tiles in which some pair with a row of `other`'s tile is visible."""
+        queries_walk = over.axis.name == "q_len"
+        for span in self.tiles(over):
+            q, kv = (span, self.at[other]) if queries_walk else (self.at[other], span)
+            if self.sees(np.arange(q.start, q.stop), np.arange(kv.start, kv.stop)).any():
+                yield span
+
+    def sees(self, q: np.ndarray, kv: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        """The element mask (rows of q) x (rows of kv), packed positions."""
+        s = self.sequence
+        return self.problem.band.sees(q[:, None] - s.q_start, kv[None] - s.kv_start, s.q_len, s.kv_len)
+
+    def columns(self, where: Index | Visible) -> np.ndarray:  # type: ignore[type-arg]
+        """The packed positions of an iteration's rows, or of all visible tiles' rows."""
+        if isinstance(where, Index):
+            return np.arange(self.at[where].start, self.at[where].stop)
+        spans = [np.arange(s.start, s.stop) for s in self.visible(where.tiles, where.to)]
+        return np.concatenate(spans) if spans else np.arange(0)
+
+
+def walked(
+    program: Program, quantities: Iterable[Quantity], problem: AttentionProblem, tiles: TileSizes
+) -> dict[Hashable, int]:
+    """Every quantity summed by visiting every iteration: exact, needs no algebra, O(iterations)."""
+    walk, out = Walk(program, problem, tiles), Counter[Hashable]()
+    here: dict[Loop | None, list[tuple[Hashable, Size]]] = {}  # what is summed directly inside each loop
+    inside: dict[Loop | None, dict[Loop, None]] = {}  # the loops directly inside each loop, in order
+    for key, per_iteration, loops in quantities:
+        for outer, inner in zip((None, *loops), loops, strict=False):
+            inside.setdefault(outer, {})[inner] = None
+        here.setdefault(loops[-1] if loops else None, []).append((key, per_iteration))
+
+    def visit(loop: Loop | None) -> None:
+        for key, per_iteration in here.get(loop, ()):
+            out[key] += walk.number(per_iteration)
+        for inner in inside.get(loop, ()):
+            for walk.at[inner.index] in walk.iterations(inner.index):
+                visit(inner)
+
+    visit(None)
+    return dict(out)

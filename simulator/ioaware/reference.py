@@ -1,0 +1,84 @@
+"""The specification: float64 softmax attention and its gradients by the textbook formulas, whole matrices, no tiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .dropout import keep_mask
+from .problem import AttentionProblem
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def shapes(problem: AttentionProblem) -> dict[str, tuple[int, ...]]:
+    """Shapes of the packed tensors: the rows of all sequences follow one another."""
+    rows_q, rows_kv = (sum(lengths) for lengths in zip(*problem.sequences, strict=True))
+    h, g, d, dv = problem.kv_heads or 1, problem.group, problem.head_dim, problem.value_dim or 1
+    return {
+        **dict.fromkeys(("Q", "dQ"), (h, g, rows_q, d)),
+        **dict.fromkeys(("O", "dO"), (h, g, rows_q, dv)),
+        **dict.fromkeys(("K", "dK"), (h, rows_kv, d)),
+        **dict.fromkeys(("V", "dV"), (h, rows_kv, dv)),
+        **dict.fromkeys(("L", "l", "m"), (h, g, rows_q, 1)),
+        **dict.fromkeys(("P", "P_dropped", "keep"), (h, g, rows_q, max(kv for _, kv in problem.sequences))),
+        "padding": (rows_kv, 1),
+    }
+
+
+def random_inputs(problem: AttentionProblem, seed: int = 0) -> Arrays:
+    """Q, K, V, dO ~ N(0, 1) in the storage dtype; padding hides about a quarter of the keys, never all."""
+    from .dtypes import numpy_dtype
+
+    rng, shape = np.random.default_rng(seed), shapes(problem)
+    out: Arrays = {n: rng.standard_normal(shape[n]).astype(numpy_dtype(problem.dtype)) for n in ("Q", "K", "V", "dO")}
+    lowest = -224.0 if problem.dtype.startswith("fp8") else -np.inf  # fp8_e4m3 has no infinity; exp(-224) is 0 in fp32
+    hidden = np.where(rng.random(shape["padding"]) < 0.25, lowest, 0.0)
+    start = 0
+    for _, kv_len in problem.sequences:
+        hidden[start] = 0.0
+        start += kv_len
+    return out | {"padding": hidden.astype(numpy_dtype(problem.dtype))}
+
+
+def attention(problem: AttentionProblem, inputs: Arrays) -> Arrays:
+    """O, L, l, m, P, and dQ, dK, dV if dO is given: float64, packed. Rows that see no key give 0 (and L = -inf)."""
+    x = {name: np.asarray(a, np.float64) for name, a in inputs.items()}
+    out = {name: np.zeros(shape) for name, shape in shapes(problem).items() if name not in x}
+    scale = 1 / np.sqrt(problem.head_dim)
+    q0 = kv0 = 0
+    for q_len, kv_len in problem.sequences:
+        q, kv = slice(q0, q0 + q_len), slice(kv0, kv0 + kv_len)
+        sees = problem.band.sees(np.arange(q_len)[:, None], np.arange(kv_len)[None], q_len, kv_len)
+        bias = np.where(sees, x["padding"][kv, 0][None] if problem.padding else 0.0, -np.inf)
+        for h, g in np.ndindex(problem.kv_heads or 1, problem.group):
+            _head(problem, x, out, scale, bias, (h, g), q, kv)
+        q0, kv0 = q.stop, kv.stop
+    return out
+
+
+def _head(
+    problem: AttentionProblem, x: Arrays, out: Arrays, scale: float, bias: Any, head: tuple[int, int], q: slice, kv: slice
+) -> None:
+    h, g = head
+    s = scale * x["Q"][h, g, q] @ x["K"][h, kv].T + bias
+    m = s.max(axis=-1, keepdims=True)
+    e = np.exp(s - np.where(np.isinf(m), 0.0, m))
+    total = e.sum(axis=-1, keepdims=True)
+    p = e / np.where(total == 0, 1.0, total)
+    positions = np.arange(q.start, q.stop), np.arange(kv.start, kv.stop)
+    kept = keep_mask(h * problem.group + g, *positions, problem.dropout)
+    z = kept / (1 - problem.dropout)
+    out["O"][h, g, q] = (p * z) @ x["V"][h, kv]
+    with np.errstate(divide="ignore"):
+        out["L"][h, g, q] = m + np.log(total)
+    out["l"][h, g, q], out["m"][h, g, q] = total, m
+    for name, a in (("P", p), ("P_dropped", p * z), ("keep", kept)):
+        out[name][h, g, q, : a.shape[1]] = a
+    if "dO" in x:
+        do = x["dO"][h, g, q]
+        ds = p * ((do @ x["V"][h, kv].T) * z - (do * out["O"][h, g, q]).sum(axis=-1, keepdims=True))
+        out["dV"][h, kv] += (p * z).T @ do
+        out["dQ"][h, g, q] = scale * ds @ x["K"][h, kv]
+        out["dK"][h, kv] += scale * ds.T @ x["Q"][h, g, q]

@@ -1,0 +1,224 @@
+"""The records that `simulate` returns: plain, frozen, additive; `as_dict()` is the JSON contract (schema 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from .bounds import LowerBound, Published
+from .cost import Cost
+from .device import NUMBERS, Device
+from .problem import AttentionProblem
+from .program.recorder import Program
+from .readers.evaluate import TileSizes
+from .readers.onchip import OnChip
+from .schedule import Schedule
+from .traffic import Traffic
+from .workload import Phase, Workload
+
+SCHEMA = 1
+LEVELS = ("compulsory", "issued", "dram", "sram")
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What adds up over passes, phases and repeats."""
+
+    flops: int
+    exps: int
+    levels: Mapping[str, Traffic]  # compulsory | issued | dram | sram
+    lower_bound_bytes: int  # issued reads that no algorithm can avoid
+    cost: Cost
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
+            self.flops + other.flops,
+            self.exps + other.exps,
+            {level: self.levels[level] + other.levels[level] for level in LEVELS},
+            self.lower_bound_bytes + other.lower_bound_bytes,
+            self.cost + other.cost,
+        )
+
+    def __mul__(self, times: int) -> Totals:
+        return Totals(
+            times * self.flops,
+            times * self.exps,
+            {level: traffic * times for level, traffic in self.levels.items()},
+            times * self.lower_bound_bytes,
+            self.cost * times,
+        )
+
+    @property
+    def ratio(self) -> float:
+        """Issued reads over the lower bound: the distance from the optimum."""
+        return self.levels["issued"].read_bytes / self.lower_bound_bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "flops": self.flops,
+            "exps": self.exps,
+            "levels": {level: self.levels[level].as_dict() for level in LEVELS},
+            "lower_bound": {"issued_read_bytes": self.lower_bound_bytes, "ratio": self.ratio},
+            "time_s": self.cost.time_s,
+            "bound_by": self.cost.bound_by,
+        }
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """One pass, forward or backward, of one algorithm on one problem."""
+
+    direction: str
+    program: Program
+    schedule: Schedule
+    on_chip: OnChip
+    fits: bool  # everything that a thread block holds fits into the SRAM
+    fits_device: bool | None  # loaded tiles fit into shared memory and the rest into registers; None: sizes unknown
+    counted_by: str  # closed form | walked
+    lower_bound: LowerBound
+    totals: Totals
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "program": self.program.name,
+            "tile_q": self.schedule.tiles.q,
+            "tile_kv": self.schedule.tiles.kv,
+            "tiles_from": self.schedule.origin,
+            "binds": self.schedule.binds,
+            "fits": self.fits,
+            "fits_device": self.fits_device,
+            "sram_peak_bytes": self.on_chip.total,
+            "shared_peak_bytes": self.on_chip.loaded,
+            "register_peak_bytes": self.on_chip.computed,
+            "counted_by": self.counted_by,
+            **self.totals.as_dict(),
+            "lower_bound": {
+                "issued_read_bytes": self.lower_bound.issued_read_bytes,
+                "ratio": self.totals.ratio,
+                "binds": self.lower_bound.binds,
+                "memory_words": self.lower_bound.memory_words,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class AlgorithmReport:
+    """One algorithm on one problem, all its passes; or on a workload, all its phases."""
+
+    name: str
+    title: str
+    passes: tuple[PassReport, ...]
+    totals: Totals
+
+    @property
+    def tiles(self) -> TileSizes | None:
+        """The forward pass's tiles (or the only pass's); None where phases differ."""
+        first = {p.schedule.tiles for p in self.passes if p.direction == self.passes[0].direction}
+        return first.pop() if len(first) == 1 else None
+
+    @property
+    def fits(self) -> bool:
+        """Whether every pass fits into the SRAM."""
+        return all(p.fits for p in self.passes)
+
+    @property
+    def sram_peak_bytes(self) -> int:
+        """The most that a thread block holds in any pass."""
+        return max(p.on_chip.total for p in self.passes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        tiles = self.tiles
+        return {
+            "tile_q": tiles.q if tiles else None,
+            "tile_kv": tiles.kv if tiles else None,
+            "fits": self.fits,
+            "sram_peak_bytes": self.sram_peak_bytes,
+            **self.totals.as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `simulate` returns."""
+
+    problem: AttentionProblem
+    device: Device
+    algorithms: Mapping[str, AlgorithmReport]
+    published: tuple[Published, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON contract, schema 1."""
+        algorithms = {}
+        for name, a in self.algorithms.items():
+            algorithms[name] = {**a.as_dict(), "passes": {p.direction: p.as_dict() for p in a.passes}}
+        return {
+            **_header(self.device),
+            "problem": problem_dict(self.problem),
+            "algorithms": algorithms,
+            "published_bounds": [p._asdict() for p in self.published],
+        }
+
+
+@dataclass(frozen=True)
+class WorkloadReport:
+    """A workload: a report per phase, and the sums over all layers and steps."""
+
+    workload: Workload
+    phases: tuple[Report, ...]
+    algorithms: Mapping[str, AlgorithmReport]
+
+    @property
+    def device(self) -> Device:
+        """The device of every phase."""
+        return self.phases[0].device
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON contract, schema 1; `problem` is null where phases differ: see `workload.phases`."""
+        phases = [
+            {**_phase_dict(phase), **{key: report.as_dict()[key] for key in ("problem", "algorithms")}}
+            for phase, report in zip(self.workload.phases, self.phases, strict=True)
+        ]
+        return {
+            **_header(self.device),
+            "problem": phases[0]["problem"] if len(phases) == 1 else None,
+            "algorithms": {name: a.as_dict() for name, a in self.algorithms.items()},
+            "workload": {"name": self.workload.name, "title": self.workload.title, "phases": phases},
+        }
+
+
+def workload_report(workload: Workload, phases: tuple[Report, ...]) -> WorkloadReport:
+    """The sums over all phases, each times its repeats."""
+    algorithms = {}
+    for name, first in phases[0].algorithms.items():
+        totals = [p.repeats * 1 for p in workload.phases]
+        parts = [r.algorithms[name].totals * n for r, n in zip(phases, totals, strict=True)]
+        passes = tuple(p for report in phases for p in report.algorithms[name].passes)
+        algorithms[name] = AlgorithmReport(name, first.title, passes, reduce(Totals.__add__, parts))
+    return WorkloadReport(workload, phases, algorithms)
+
+
+def problem_dict(problem: AttentionProblem) -> dict[str, Any]:
+    """The JSON form of a problem."""
+    names = (
+        "batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim", "value_dim", "dtype", "score_dtype", "accum_dtype",
+        "dropout", "direction",
+    )  # fmt: skip
+    mask = "padding" if problem.padding and str(problem.band) == "full" else str(problem.band)
+    return {**{n: getattr(problem, n) for n in names}, "mask": mask, "padding": problem.padding}
+
+
+def _phase_dict(phase: Phase) -> dict[str, Any]:
+    about = {"name": phase.name, "layers": phase.layers, "steps": phase.steps, "repeats": phase.repeats}
+    return {**about, "source": phase.source}
+
+
+def _header(device: Device) -> dict[str, Any]:
+    from . import __version__
+
+    numbers = {n: getattr(device, n) for n in NUMBERS if getattr(device, n) is not None}
+    return {"schema": SCHEMA, "version": __version__, "device": {"name": device.name, "kind": device.kind, **numbers}}

@@ -1,0 +1,266 @@
+"""Tile sizes: the best legal ones by exhaustive search, the paper's rule, what flash-attention ships, or given ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from .algorithms import Algorithm
+from .device import Device
+from .errors import InputError, refuse
+from .masks import FULL, Statistics
+from .problem import AttentionProblem
+from .program.recorder import Program
+from .readers.algebra import Statistic
+from .readers.count import KINDS, has_closed_form, tensor_quantities, total_of
+from .readers.evaluate import Evaluator, TileSizes, compile_sizes
+from .readers.onchip import on_chip, total_sums
+from .sizes import Ceil, Name, Size
+
+GRANULE = 16  # rows of a tensor-core tile: mma.m16n8k16
+
+
+class Schedule(NamedTuple):
+    """Tile sizes, where they come from, and the constraint that keeps them from being better."""
+
+    tiles: TileSizes
+    origin: str  # best | paper | shipped | given | whole
+    binds: str
+
+
+# ------------------------------------------------------------------------------------------------ choosing
+@dataclass(frozen=True)
+class Choice:
+    """How tile sizes are to be chosen. `rule`: best, paper or shipped; `given`: sizes instead of a rule.
+
+    `gemm` are the tiles of library matrix products (naive, eager, ...); without them each kernel reads its inputs once.
+    """
+
+    rule: str = "best"
+    given: TileSizes | None = None
+    gemm: TileSizes | None = None
+
+    def schedule(self, algorithm: Algorithm, program: Program, problem: AttentionProblem, device: Device) -> Schedule:
+        """The tiles of one pass of an algorithm. Raises InputError where given or searched tiles cannot fit."""
+        if algorithm.library_kernels:
+            return self._library(problem)
+        if self.given:
+            return _given(program, problem, device, self.given)
+        if self.rule == "paper":
+            return paper_tiles(program, problem, device)
+        if self.rule == "shipped":
+            from .shipped import shipped_tiles
+
+            shipped = shipped_tiles(algorithm, program, problem, device)
+            if shipped is not None:
+                return Schedule(shipped[0], "shipped", shipped[1])
+        return best_tiles(program, problem, device.sram_bytes)
+
+    def _library(self, problem: AttentionProblem) -> Schedule:
+        if self.gemm:
+            return Schedule(self.gemm, "given", "GEMM tiles as given: every output tile reads its operands")
+        return Schedule(
+            TileSizes(*problem.longest()), "whole", "library kernels: each reads its inputs once, as the paper counts"
+        )
+
+
+def parse_tiles(text: str, name: str = "tiles") -> TileSizes:
+    """`128x64` -> tile_q 128, tile_kv 64."""
+    from .units import parse_count
+
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(parts):
+        raise InputError(f"{name}={text:.60}: not a rule and not a size; write best, paper, shipped or like 128x64")
+    return TileSizes(*(parse_count(part, name) for part in parts))
+
+
+def _given(program: Program, problem: AttentionProblem, device: Device, tiles: TileSizes) -> Schedule:
+    held = on_chip(program, problem, tiles).total
+    if held > device.sram_bytes:
+        raise InputError(
+            f"tiles={tiles}: {program.name} holds {held:,} B on chip, the SRAM has {device.sram_bytes:,} B; "
+            f"{_nearest(program, problem, device.sram_bytes, tiles)}"
+        )
+    return Schedule(tiles, "given", "tiles as given")
+
+
+def _nearest(program: Program, problem: AttentionProblem, sram_bytes: int, tiles: TileSizes) -> str:
+    """The nearest legal tile: the longest key tile for this query tile, or a shorter query tile."""
+    need = _Need(program, problem, sram_bytes)
+    for q in (tiles.q, *(s for s in reversed(tile_sizes(tiles.q)) if s < tiles.q)):
+        kv = next((s for s in reversed(tile_sizes(tiles.kv)) if s <= tiles.kv and need.fits(q, s)), None)
+        if kv:
+            return f"the nearest legal value is {TileSizes(q, kv)}"
+    return f"no tile of {GRANULE}x{GRANULE} or more fits"
+
+
+def paper_tiles(program: Program, problem: AttentionProblem, device: Device) -> Schedule:
+    """FlashAttention's rule (Algorithm 1, line 1): B_c = ceil(M/4d), B_r = min(ceil(M/4d), d), M in words.
+
+    The paper claims it up to a constant: the exact on-chip need may exceed M, and then the schedule says so.
+    """
+    words = device.sram_bytes // problem.itemsize("io")
+    rows = -(-words // (4 * problem.head_dim))
+    longest_q, longest_kv = problem.longest()
+    tiles = TileSizes(min(rows, problem.head_dim, longest_q), min(rows, longest_kv))
+    held = on_chip(program, problem, tiles).total
+    binds = f"the paper's rule: B_c = ⌈M/4d⌉, B_r = min(⌈M/4d⌉, d) with M = {words:,} words"
+    if held > device.sram_bytes:
+        binds += f"; overflows M: {held:,} B on chip, {held / device.sram_bytes:.3f} M"
+    return Schedule(tiles, "paper", binds)
+
+
+# ------------------------------------------------------------------------------------------------ searching
+@lru_cache
+def tile_sizes(length: int) -> tuple[int, ...]:
+    """The legal tile sizes for an axis: multiples of 16 up to 4,096 rows, of 256 up to 65,536, of 4,096 up to 2^20, ...
+
+    The set does not depend on the SRAM, so more SRAM only adds legal tiles. The last one covers the axis.
+    """
+    whole = -(-length // GRANULE) * GRANULE
+    out, step, size = [], GRANULE, GRANULE
+    while size < whole:
+        out.append(size)
+        if size >= 256 * step:
+            step *= 16
+        size += step
+    return (*out, whole)
+
+
+def best_tiles(program: Program, problem: AttentionProblem, sram_bytes: int) -> Schedule:
+    """The legal tiles with the least issued bytes; of equal ones the largest area. Raises InputError if none fits.
+
+    Exhaustive, in exact integers. Without a mask only the largest key tile for each query tile is evaluated, because a
+    larger tile never moves more; under a band, tiles are skipped that cannot win even if key tiles fitted the band.
+    """
+    need = _Need(program, problem, sram_bytes)
+    if not need.fits(GRANULE, GRANULE):
+        raise _nothing_fits(program, problem, sram_bytes)
+    if not has_closed_form(program):
+        return _square_tiles(need)
+    cost = _Cost(program, problem)
+    best: tuple[int, int] | None = None
+    tiles = TileSizes(GRANULE, GRANULE)
+    for q, longest_kv in need.frontier():
+        for kv in (longest_kv,) if cost.monotone else need.shorter(longest_kv):
+            if best is not None and cost.at_least(q, kv) > best[0]:
+                break  # and no shorter key tile can win
+            rank = cost.exact(q, kv), -q * kv
+            if best is None or rank < best:
+                best, tiles = rank, TileSizes(q, kv)
+    return Schedule(tiles, "best", need.binding(tiles))
+
+
+def _nothing_fits(program: Program, problem: AttentionProblem, sram_bytes: int) -> InputError:
+    smallest = on_chip(program, problem, TileSizes(GRANULE, GRANULE)).total
+    return refuse(
+        "sram", f"{sram_bytes:,} B",
+        f"{program.name} with head_dim={problem.head_dim:,} needs {smallest:,} B for its smallest tile, {GRANULE}x{GRANULE}",
+        f"{smallest:,} B, or a smaller head_dim",
+    )  # fmt: skip
+
+
+def _square_tiles(need: _Need) -> Schedule:
+    """Without a closed form nothing is searched: the largest square power of two that fits."""
+    side = GRANULE
+    while side < max(need.problem.longest()) and need.fits(2 * side, 2 * side):
+        side *= 2
+    return Schedule(TileSizes(side, side), "best", "no closed form to search: the largest square tile that fits")
+
+
+class _Need:
+    """The on-chip need of a program over tile sizes; it never falls as a tile grows."""
+
+    def __init__(self, program: Program, problem: AttentionProblem, sram_bytes: int) -> None:
+        self.problem, self.sram_bytes = problem, sram_bytes
+        self.evaluate = _need_evaluator(program)
+        self.lengths = [length for length, _ in problem.lengths()]
+        self.q_sizes, self.kv_sizes = (tile_sizes(length) for length in problem.longest())
+
+    def bytes(self, q: int, kv: int) -> int:
+        """The high-water mark."""
+        tiles = TileSizes(q, kv)
+        return max(max(self.evaluate(self.problem, length, 1, tiles)) for length in self.lengths)
+
+    def fits(self, q: int, kv: int) -> bool:
+        """Whether a thread block's values fit into the SRAM."""
+        return self.bytes(q, kv) <= self.sram_bytes
+
+    def frontier(self) -> Iterator[tuple[int, int]]:
+        """For every query tile the longest key tile that fits, from the longest query tile down."""
+        at, last = 0, len(self.kv_sizes) - 1
+        for q in reversed(self.q_sizes):
+            if not self.fits(q, self.kv_sizes[at]):
+                continue
+            while at < last and self.fits(q, self.kv_sizes[at + 1]):
+                at += 1
+            yield q, self.kv_sizes[at]
+
+    def shorter(self, kv: int) -> Iterator[int]:
+        """All key tiles up to `kv`, the longest first."""
+        return reversed(self.kv_sizes[: self.kv_sizes.index(kv) + 1])
+
+    def binding(self, tiles: TileSizes) -> str:
+        """What keeps the best tiles from being larger."""
+        for name, sizes, at in (("tile_q", self.q_sizes, tiles.q), ("tile_kv", self.kv_sizes, tiles.kv)):
+            if at == sizes[-1]:
+                continue
+            larger = sizes[sizes.index(at) + 1]
+            need = self.bytes(larger, tiles.kv) if name == "tile_q" else self.bytes(tiles.q, larger)
+            if need > self.sram_bytes:
+                return f"SRAM: {name}={larger} would hold {need:,} B of {self.sram_bytes:,} B"
+        if tiles == (self.q_sizes[-1], self.kv_sizes[-1]):
+            return "the sequence: one tile holds it"
+        return "the mask or the sequence: a larger tile moves as much or more"
+
+
+class _Cost:
+    """Issued bytes of a program over tile sizes."""
+
+    def __init__(self, program: Program, problem: AttentionProblem) -> None:
+        self.problem = problem
+        self.evaluate, falls = _cost_evaluator(program)
+        self.monotone = falls and problem.band == FULL
+        self.prunable = falls
+
+    def exact(self, q: int, kv: int) -> int:
+        """Bytes read and written."""
+        lengths = self.problem.lengths()
+        return sum(self.evaluate(self.problem, length, n, TileSizes(q, kv))[0] for length, n in lengths)
+
+    def at_least(self, q: int, kv: int) -> int:
+        """A lower bound for these tiles and for all shorter key tiles.
+
+        Each query tile reads at least the keys that it sees, and each query row is visited once per `kv` pairs.
+        """
+        if not self.prunable:
+            return 0
+        band, total = self.problem.band, 0
+        for length, n in self.problem.lengths():
+            pairs, cols = band.pairs(*length), band.statistics(*length, q, 1).tiles
+            rows = -(-pairs // kv)
+            least = Statistics(max(-(-cols // kv), -(-rows // q)), rows, cols, pairs)
+            total += self.evaluate(self.problem, length, n, TileSizes(q, kv), lambda *_, s=least: s)[0]
+        return total
+
+
+@lru_cache
+def _need_evaluator(program: Program) -> Evaluator:
+    return compile_sizes(total_sums(program))
+
+
+@lru_cache
+def _cost_evaluator(program: Program) -> tuple[Evaluator, bool]:
+    """Total issued bytes, and whether they can only fall as tiles grow, the mask's statistics given."""
+    total = total_of(program, tensor_quantities, lambda key: 2 if key[1] == KINDS[2] else 1)
+    return compile_sizes([total]), _falls(total)
+
+
+def _falls(e: Size) -> bool:
+    """Whether tile sizes occur only as divisors, under non-negative coefficients."""
+    tiles = (Name("tile_q"), Name("tile_kv"))
+    plain = all(isinstance(a, (Name, Ceil, Statistic)) and a not in tiles for a in e.atoms())
+    divided = all(not set(tiles) & set(a.over.all_atoms()) for a in e.all_atoms() if isinstance(a, Ceil))
+    return plain and divided and all(c >= 0 for c in e.terms.values())

@@ -1,0 +1,132 @@
+"""simulate: problem + device + algorithms -> exact bytes at every level, first-order time, and the distance from optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from typing import TypeAlias
+
+from . import algorithms as table
+from .algorithms import Algorithm
+from .bounds import compulsory, lower_bound, published
+from .cost import cost
+from .device import Device, load
+from .errors import InputError
+from .hierarchy import launches, levels
+from .problem import AttentionProblem
+from .program.recorder import record
+from .readers.count import has_closed_form
+from .readers.onchip import OnChip, on_chip
+from .report import AlgorithmReport, PassReport, Report, Totals, WorkloadReport, workload_report
+from .schedule import Choice, parse_tiles
+from .units import parse_bytes
+from .workload import Workload
+from .workload import load as load_workload
+
+RULES = ("best", "paper", "shipped")
+AnyAlgorithm: TypeAlias = str | Algorithm | Callable[..., None]
+
+
+def simulate(
+    problem: AttentionProblem,
+    device: str | Device = "a100",
+    algorithms: Iterable[AnyAlgorithm] = table.DEFAULT,
+    *,
+    tiles: str = "best",
+    gemm_tiles: str | None = None,
+    sram: str | int | None = None,
+    settings: Mapping[str, str | int | float] | None = None,
+) -> Report:
+    """Exact bytes per tensor and level of each algorithm on the problem, first-order time, and the distance from optimum.
+
+    device      a name, a TOML file, or a Device; `sram` and `settings` change its fields ("192KB", {"l2_bytes": "80MB"})
+    algorithms  names, Algorithm records, or program functions of your own
+    tiles       best, paper, shipped, or tile_q x tile_kv like "128x64"
+    gemm_tiles  tiles of the library matrix products of naive attention; without, each kernel reads its inputs once
+
+    Raises InputError, ProgramError.
+    """
+    choice, hardware = choose(tiles, gemm_tiles), describe(device, sram, settings)
+    found = [as_algorithm(a) for a in algorithms]
+    if not found:
+        raise InputError("no algorithm is named; `ioaware list algorithms` shows all")
+    reports = {a.name: _algorithm(a, problem, hardware, choice) for a in found}
+    return Report(problem, hardware, reports, tuple(published(problem, hardware.sram_bytes)))
+
+
+def simulate_workload(
+    workload: str | Workload,
+    device: str | Device = "a100",
+    algorithms: Iterable[AnyAlgorithm] = table.DEFAULT,
+    *,
+    tiles: str = "best",
+    gemm_tiles: str | None = None,
+    sram: str | int | None = None,
+    settings: Mapping[str, str | int | float] | None = None,
+) -> WorkloadReport:
+    """The same for every phase of a model's attention, and the sums over all layers and steps."""
+    model = load_workload(workload) if isinstance(workload, str) else workload
+    hardware, found = describe(device, sram, settings), list(algorithms)
+    phases = tuple(simulate(p.problem, hardware, found, tiles=tiles, gemm_tiles=gemm_tiles) for p in model.phases)
+    return workload_report(model, phases)
+
+
+def choose(tiles: str, gemm_tiles: str | None) -> Choice:
+    """How tile sizes are chosen, from their text."""
+    gemm = parse_tiles(gemm_tiles, "gemm-tiles") if gemm_tiles else None
+    if tiles in RULES:
+        return Choice(tiles, None, gemm)
+    return Choice("best", parse_tiles(tiles), gemm)
+
+
+def describe(
+    device: str | Device, sram: str | int | None = None, settings: Mapping[str, str | int | float] | None = None
+) -> Device:
+    """The device with its changed fields."""
+    hardware = load(device) if isinstance(device, str) else device
+    changes = dict(settings or {})
+    if sram is not None:
+        changes["sram_bytes"] = parse_bytes(sram, "sram")
+    return hardware.with_settings(changes) if changes else hardware
+
+
+def as_algorithm(algorithm: AnyAlgorithm) -> Algorithm:
+    """An algorithm by name, as it is, or around a program function of one's own."""
+    if isinstance(algorithm, str):
+        return table.find(algorithm)
+    if isinstance(algorithm, Algorithm):
+        return algorithm
+    return Algorithm(algorithm.__name__, (algorithm.__doc__ or "").strip().partition("\n")[0], algorithm, None)
+
+
+def _algorithm(algorithm: Algorithm, problem: AttentionProblem, device: Device, choice: Choice) -> AlgorithmReport:
+    passes = tuple(_pass(algorithm, direction, problem, device, choice) for direction in problem.passes)
+    return AlgorithmReport(algorithm.name, algorithm.title, passes, reduce(Totals.__add__, (p.totals for p in passes)))
+
+
+def _pass(algorithm: Algorithm, direction: str, problem: AttentionProblem, device: Device, choice: Choice) -> PassReport:
+    program = record(algorithm.text(direction), problem.features)
+    schedule = choice.schedule(algorithm, program, problem, device)
+    launched = launches(program, problem, schedule.tiles, device)
+    traffic = {"compulsory": compulsory(problem, direction), **levels(launched)}
+    bound = lower_bound(problem, direction, device.sram_bytes)
+    held = on_chip(program, problem, schedule.tiles)
+    work = [launch.work for launch in launched]
+    totals = Totals(
+        sum(w.flops for w in work),
+        sum(w.exps for w in work),
+        traffic,
+        bound.issued_read_bytes,
+        cost(launched, problem, device),
+    )
+    return PassReport(
+        direction, program, schedule, held, held.total <= device.sram_bytes, _placed(held, device),
+        "closed form" if has_closed_form(program) else "walked", bound, totals,
+    )  # fmt: skip
+
+
+def _placed(held: OnChip, device: Device) -> bool | None:
+    """Whether loaded tiles fit into shared memory and computed values into registers."""
+    if device.shared_bytes is None or device.register_bytes is None:
+        return None
+    return held.loaded <= device.shared_bytes and held.computed <= device.register_bytes

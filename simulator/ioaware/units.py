@@ -1,0 +1,100 @@
+"""Quantities at the edge of the program: text becomes exact base units here, and nowhere else.
+
+Capacities are 1024-based, as every GPU datasheet means "192 KB" of SRAM; rates are 1000-based, as the same datasheet
+means "1555 GB/s". Bits are refused. Inside, bytes are `int`, rates are `float` per second.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .errors import InputError, refuse
+
+PREFIXES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
+LARGEST = 10**15  # of any count or capacity: beyond it a typing error is likelier than a wish
+_QUANTITY = re.compile(r"\s*([+-]?[0-9][0-9_,]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/]*)\s*")
+
+
+def parse_bytes(text: str | int, name: str = "size") -> int:
+    """Bytes of a capacity: `192KB` = `192KiB` = 196,608; a bare number is bytes.
+
+    Raises InputError for bits, unknown units, fractions of a byte, and sizes outside 1 .. 10**15.
+    """
+    number, unit = _split(text, name, "a size like 192KB")
+    if "b" in unit:
+        raise InputError(f"{name}={text}: lower-case b means bits; write bytes, like {unit.replace('b', 'B')!r}")
+    bare = unit.upper().removesuffix("B").removesuffix("I")
+    if bare not in PREFIXES:
+        raise InputError(f"{name}={text}: {unit!r} is no unit of capacity; use B, KB, MB or GB (1024-based)")
+    return whole(number, 1024 ** PREFIXES[bare], text, name, "bytes")
+
+
+def parse_count(text: str | int, name: str = "count") -> int:
+    """A count such as a sequence length: `8192`, or `8K` (1024-based, as lengths are)."""
+    number, unit = _split(text, name, "a positive integer like 8192")
+    if unit.upper() not in PREFIXES:
+        raise InputError(f"{name}={text}: {unit!r} is no multiplier; use K, M or G (1024-based) or none")
+    return whole(number, 1024 ** PREFIXES[unit.upper()], text, name, "an integer")
+
+
+def parse_rate(text: str | int | float, name: str = "rate") -> float:
+    """A rate per second in base units: `1555GB/s`, `312TFLOP/s`, `1.41GHz` (1000-based), or a bare number."""
+    number, unit = _split(text, name, "a rate like 1555GB/s")
+    bare = re.sub(r"(?i)(B/s|FLOPS|FLOP/s|Hz|T/s|/s)$", "", unit) if unit else ""
+    if "b" in unit or bare.upper() not in PREFIXES:
+        raise InputError(f"{name}={text}: {unit!r} is no rate; use GB/s, TFLOP/s or GHz (1000-based)")
+    rate = float(number) * 1000.0 ** PREFIXES[bare.upper()]
+    if not 0 < rate < 1e30:
+        raise refuse(name, text, "a rate is a positive finite number", 1)
+    return rate
+
+
+def whole(number: str, factor: int, text: object, name: str, what: str) -> int:
+    """`number * factor` as an exact int between 1 and LARGEST."""
+    from decimal import Decimal
+
+    exact = Decimal(number) * factor
+    if exact < 1:
+        raise refuse(name, text, "must be positive", 1)
+    if exact > LARGEST:
+        raise refuse(name, text, f"at most 10^15 {what if what == 'bytes' else ''}".rstrip(), LARGEST)
+    if exact != int(exact):
+        raise refuse(name, text, f"must be {what if what != 'bytes' else 'a whole number of bytes'}", int(exact))
+    return int(exact)
+
+
+def _split(text: str | int | float, name: str, example: str) -> tuple[str, str]:
+    match = _QUANTITY.fullmatch(str(text))
+    if not match:
+        raise InputError(f"{name}={text!s:.60}: not a number; write {example}")
+    return match[1].replace(",", "").replace("_", ""), match[2]
+
+
+def show_capacity(size: int) -> str:
+    """`192 KiB (196,608 B)`: what a capacity was understood as."""
+    for unit, power in (("GiB", 3), ("MiB", 2), ("KiB", 1)):
+        if size >= 1024**power:
+            return f"{size / 1024**power:.6g} {unit} ({size:,} B)"
+    return f"{size:,} B"
+
+
+def show_bytes(size: int) -> str:
+    """Traffic for people, 1000-based like the papers' GB: `270.5 MB`."""
+    return show_scaled(size, "B")
+
+
+def show_scaled(value: float, unit: str) -> str:
+    """Four significant digits and a 1000-based prefix."""
+    for prefix, power in (("E", 18), ("P", 15), ("T", 12), ("G", 9), ("M", 6), ("k", 3)):
+        if value >= 10**power:
+            scaled = value / 10**power
+            return f"{scaled:.3e} {prefix}{unit}" if scaled >= 1e6 else f"{scaled:.4g} {prefix}{unit}"
+    return f"{value:.4g} {unit}"
+
+
+def show_time(seconds: float) -> str:
+    """`1.234 ms`."""
+    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= factor:
+            return f"{seconds / factor:.4g} {unit}"
+    return f"{seconds / 1e-9:.4g} ns"
