@@ -67,7 +67,9 @@ class Device:
         for small, large in (("shared_bytes", "sram_bytes"), ("sram_bytes", "hbm_bytes"), ("l2_bytes", "hbm_bytes")):
             a, b = getattr(self, small), getattr(self, large)
             if a is not None and a > b:
-                raise InputError(f"device {self.name!r}: {small}={a:,} exceeds {large}={b:,}; at most {b:,} is possible")
+                raise InputError(
+                    f"device {self.name!r}: {small}={a:,} exceeds {large}={b:,}; at most {b:,} is possible"
+                )
 
     def identities(self) -> Iterator[tuple[str, float, float]]:
         """What a datasheet must satisfy: (name, the number given, the same number from its parts)."""
@@ -87,7 +89,7 @@ class Device:
         return product([self.sm_count, self.exps_per_clock, self.clock_hz])
 
     def matmul_flop_per_s(self, dtype: str) -> float | None:
-        """Matrix peak for inputs of `dtype`, accumulating in fp32; 8-bit inputs use the 16-bit rate where no other is."""
+        """Matrix peak for inputs of `dtype`, accumulating in fp32; without an 8-bit rate the 16-bit one counts."""
         if dtype.startswith("fp8"):
             return self.fp8_flop_per_s or self.fp16_flop_per_s
         if dtype == "fp64":
@@ -137,7 +139,7 @@ def parse_field(name: str, value: str | int | float) -> int | float | str:
     """A device number in base units, from text with or without a unit; raises InputError."""
     if name not in NUMBERS:
         raise unknown("device field", name, NUMBERS, "`ioaware list devices a100` shows every field")
-    if name.endswith("_per_s") or name.endswith("_hz"):
+    if name.endswith(("_per_s", "_hz")):
         return parse_rate(value, name)
     return parse_bytes(value, name) if name.endswith("_bytes") else parse_count(value, name)  # type: ignore[arg-type]
 
@@ -160,21 +162,24 @@ def names() -> list[str]:
 
 
 def _aliased(name: str) -> Path:
-    paths = {path.stem: path for path in FOLDER.glob("*.toml")}
-    known = {alias: path for path in paths.values() for alias in read(path).aliases}
-    if name.lower() in known:
-        return known[name.lower()]
-    raise unknown("device", name, [*paths, *known, "cpu"], "`ioaware list devices` shows all, or give a .toml file")
+    quoted = f'"{name.lower()}"'
+    for path in sorted(FOLDER.glob("*.toml")):
+        if quoted in path.read_text(encoding="utf-8") and name.lower() in read(path).aliases:
+            return path
+    known = [alias for path in FOLDER.glob("*.toml") for alias in (path.stem, *read(path).aliases)]
+    raise unknown("device", name, [*known, "cpu"], "`ioaware list devices` shows all, or give a .toml file")
 
 
 def read(path: Path) -> Device:
-    """A device from its TOML file. Every number is `[value, "source key"]`, explained in `[sources]`, or a bare value."""
+    """A device from its TOML file. A number is `[value, "source key"]`, explained in `[sources]`, or a bare value."""
     import tomllib
 
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
-        raise InputError(f"device file {str(path)!r}: {e.strerror}; `ioaware list devices` shows the built-in ones") from None
+        raise InputError(
+            f"device file {str(path)!r}: {e.strerror}; `ioaware list devices` shows the built-in ones"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise InputError(f"device file {str(path)!r} is not TOML: {e}") from None
     try:
@@ -219,4 +224,3 @@ def _text(key: str, entry: object) -> str | tuple[str, ...]:
 
 
 REQUIRED = ("name", "sm_count", "sram_bytes", "hbm_bytes")
-

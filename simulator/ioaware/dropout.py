@@ -1,4 +1,4 @@
-"""Dropout by a counter-based generator: the same decision for the same (head, query, key) in any tiling, nothing stored."""
+"""Dropout by a counter-based generator: the same decision for a (head, query, key) in any tiling, nothing stored."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ Array = np.ndarray[Any, Any]
 
 
 def keep_mask(head: int, q: Array, kv: Array, dropout: float) -> Array:
-    """1 where the weight of (query, key) is kept, else 0: float64 of shape (len(q), len(kv)); positions are packed rows."""
+    """1 where the weight of (query, key) is kept, else 0: float64, (len(q), len(kv)); positions are packed rows."""
     with np.errstate(over="ignore"):
         x = _mix(_mix(np.uint64(head) + np.uint64(0x9E3779B97F4A7C15)) + q[:, None].astype(np.uint64))
         x = _mix(x + kv[None].astype(np.uint64))
-    return (x / 2.0**64 >= dropout).astype(np.float64)
+    kept: Array = (x / 2.0**64 >= dropout).astype(np.float64)
+    return kept
 
 
 def _mix(x: Any) -> Any:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 ITEMSIZE = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1, "uint8": 1}
 FLOATS = tuple(name for name in ITEMSIZE if name != "uint8")
-ALIASES = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16", "fp8": "fp8_e4m3"}
+ALIASES = {
+    "float64": "fp64", "float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16", "fp8": "fp8_e4m3",
+}  # fmt: skip
 
 
 def canonical(name: str, field: str = "dtype") -> str:
@@ -33,4 +35,6 @@ def numpy_dtype(name: str) -> np.dtype[np.generic]:
         import ml_dtypes
     except ImportError:
         raise MissingExtra(f"executing in {name}", "ml_dtypes", "lowp") from None
-    return np.dtype({"bf16": ml_dtypes.bfloat16, "fp8_e4m3": ml_dtypes.float8_e4m3fn, "fp8_e5m2": ml_dtypes.float8_e5m2}[name])
+    narrow = {"bf16": ml_dtypes.bfloat16, "fp8_e4m3": ml_dtypes.float8_e4m3fn, "fp8_e5m2": ml_dtypes.float8_e5m2}
+    dtype: np.dtype[np.generic] = np.dtype(narrow[name])
+    return dtype

@@ -41,7 +41,7 @@ def launches(program: Program, problem: AttentionProblem, tiles: TileSizes, devi
     for kernel, issued in count_kernels(program, problem, tiles).items():
         done = Work(work.get((kernel, "flops"), 0), work.get((kernel, "exps"), 0))
         dram = _dram(whole, problem, device, issued, work[kernel, "blocks"])
-        out.append(Launch(kernel, done, issued, dram, _sram(kernel, work, issued, device)))  # type: ignore[arg-type]
+        out.append(Launch(kernel, done, issued, dram, _sram(kernel, work, issued, device)))
     return out
 
 
@@ -50,9 +50,7 @@ def levels(passes: list[Launch]) -> dict[str, Traffic]:
     return {level: merged(getattr(launch, level) for launch in passes) for level in ("issued", "dram", "sram")}
 
 
-def _dram(
-    whole: dict[str, int], problem: AttentionProblem, device: Device, issued: Traffic, blocks: int
-) -> Traffic:
+def _dram(whole: dict[str, int], problem: AttentionProblem, device: Device, issued: Traffic, blocks: int) -> Traffic:
     once = {name: Moved(*(min(moved, whole[name]) for moved in kinds)) for name, kinds in issued.tensors.items()}
     again = sum(whole[name] for name, kinds in issued.tensors.items() if once[name] != kinds)
     heads = (problem.kv_heads or 1) * problem.batch

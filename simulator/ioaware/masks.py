@@ -1,8 +1,8 @@
 """Masks: which keys a query sees. A program asks a mask only two things, and the two are independent code:
 
-    sees(q, k)   the element mask                        (execute, and the walk over visible tiles)
-    statistics   four sums over visible tiles (i, j), all that a closed form needs:
-                 tiles = #(i, j)   rows = sum |i|   cols = sum |j|   cells = sum |i||j|
+sees(q, k)   the element mask                        (execute, and the walk over visible tiles)
+statistics   four sums over visible tiles (i, j), all that a closed form needs:
+             tiles = #(i, j)   rows = sum |i|   cols = sum |j|   cells = sum |i||j|
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Band:
         return self.statistics(q_len, kv_len, 1, kv_len).tiles, self.statistics(q_len, kv_len, q_len, 1).tiles
 
     def __str__(self) -> str:
-        names = {(None, None): "full", (None, 0): "causal"}
+        names: dict[object, str] = {(None, None): "full", (None, 0): "causal"}
         return names.get((self.left, self.right), f"band({self.left},{self.right})")
 
 

@@ -59,7 +59,14 @@ def attention(problem: AttentionProblem, inputs: Arrays) -> Arrays:
 
 
 def _head(
-    problem: AttentionProblem, x: Arrays, out: Arrays, scale: float, bias: Any, head: tuple[int, int], q: slice, kv: slice
+    problem: AttentionProblem,
+    x: Arrays,
+    out: Arrays,
+    scale: float,
+    bias: Any,
+    head: tuple[int, int],
+    q: slice,
+    kv: slice,
 ) -> None:
     h, g = head
     s = scale * x["Q"][h, g, q] @ x["K"][h, kv].T + bias

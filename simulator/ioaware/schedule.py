@@ -16,7 +16,7 @@ from .program.recorder import Program
 from .readers.algebra import Statistic
 from .readers.count import KINDS, has_closed_form, tensor_quantities, total_of
 from .readers.evaluate import Evaluator, TileSizes, compile_sizes
-from .readers.onchip import on_chip, total_sums
+from .readers.onchip import on_chip, total_bytes
 from .sizes import Ceil, Name, Size
 
 GRANULE = 16  # rows of a tensor-core tile: mma.m16n8k16
@@ -157,7 +157,7 @@ def _nothing_fits(program: Program, problem: AttentionProblem, sram_bytes: int) 
     smallest = on_chip(program, problem, TileSizes(GRANULE, GRANULE)).total
     return refuse(
         "sram", f"{sram_bytes:,} B",
-        f"{program.name} with head_dim={problem.head_dim:,} needs {smallest:,} B for its smallest tile, {GRANULE}x{GRANULE}",
+        f"{program.name} needs {smallest:,} B for its smallest tile, {GRANULE}x{GRANULE}, at head_dim={problem.head_dim:,}",
         f"{smallest:,} B, or a smaller head_dim",
     )  # fmt: skip
 
@@ -175,7 +175,7 @@ class _Need:
 
     def __init__(self, program: Program, problem: AttentionProblem, sram_bytes: int) -> None:
         self.problem, self.sram_bytes = problem, sram_bytes
-        self.evaluate = _need_evaluator(program)
+        self.evaluate = total_bytes(program)
         self.lengths = [length for length, _ in problem.lengths()]
         self.q_sizes, self.kv_sizes = (tile_sizes(length) for length in problem.longest())
 
@@ -244,11 +244,6 @@ class _Cost:
             least = Statistics(max(-(-cols // kv), -(-rows // q)), rows, cols, pairs)
             total += self.evaluate(self.problem, length, n, TileSizes(q, kv), lambda *_, s=least: s)[0]
         return total
-
-
-@lru_cache
-def _need_evaluator(program: Program) -> Evaluator:
-    return compile_sizes(total_sums(program))
 
 
 @lru_cache

@@ -1,7 +1,8 @@
 """The tiles that flash-attention ships, by architecture and head_dim.
 
-Source: Dao-AILab/flash-attention, csrc/flash_attn (flash_fwd_launch_template.h, flash_bwd_launch_template.h), commit
-0251105, and for FlashAttention 1 its K block of 256 columns (128 for head_dim 128) and 16-row query blocks (unverified).
+Source: Dao-AILab/flash-attention, csrc/flash_attn (flash_fwd_launch_template.h, flash_bwd_launch_template.h),
+commit 0251105; for FlashAttention 1 its K block of 256 columns (128 for head_dim 128) and 16-row query blocks
+(unverified).
 They hold loaded tiles in shared memory and everything computed in registers, so they may exceed the SRAM alone.
 """
 

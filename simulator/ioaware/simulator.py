@@ -1,4 +1,4 @@
-"""simulate: problem + device + algorithms -> exact bytes at every level, first-order time, and the distance from optimum."""
+"""simulate: problem, device and algorithms -> exact bytes at every level, first-order time, distance from optimum."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def simulate(
     sram: str | int | None = None,
     settings: Mapping[str, str | int | float] | None = None,
 ) -> Report:
-    """Exact bytes per tensor and level of each algorithm on the problem, first-order time, and the distance from optimum.
+    """Exact bytes per tensor and level of each algorithm, first-order time, and the distance from the optimum.
 
-    device      a name, a TOML file, or a Device; `sram` and `settings` change its fields ("192KB", {"l2_bytes": "80MB"})
+    device      a name, a TOML file, or a Device; `sram` and `settings` change its fields, {"l2_bytes": "80MB"}
     algorithms  names, Algorithm records, or program functions of your own
     tiles       best, paper, shipped, or tile_q x tile_kv like "128x64"
     gemm_tiles  tiles of the library matrix products of naive attention; without, each kernel reads its inputs once
@@ -104,7 +104,9 @@ def _algorithm(algorithm: Algorithm, problem: AttentionProblem, device: Device, 
     return AlgorithmReport(algorithm.name, algorithm.title, passes, reduce(Totals.__add__, (p.totals for p in passes)))
 
 
-def _pass(algorithm: Algorithm, direction: str, problem: AttentionProblem, device: Device, choice: Choice) -> PassReport:
+def _pass(
+    algorithm: Algorithm, direction: str, problem: AttentionProblem, device: Device, choice: Choice
+) -> PassReport:
     program = record(algorithm.text(direction), problem.features)
     schedule = choice.schedule(algorithm, program, problem, device)
     launched = launches(program, problem, schedule.tiles, device)

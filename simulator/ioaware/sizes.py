@@ -116,7 +116,8 @@ class Size:
         """Every atom, those inside other atoms too."""
         for atom in self.atoms():
             yield atom
-            for inner in (getattr(atom, slot) for slot in atom.__slots__):
+            slots: tuple[str, ...] = atom.__slots__
+            for inner in (getattr(atom, slot) for slot in slots):
                 if isinstance(inner, Size):
                     yield from inner.all_atoms()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -28,12 +29,12 @@ NOTHING = Moved()
 
 
 class Traffic:
-    """Bytes moved per tensor: an immutable mapping that adds, subtracts and scales. Tensors that do not move are left out."""
+    """Bytes moved per tensor: immutable; adds, subtracts and scales. Tensors that do not move are left out."""
 
     __slots__ = ("tensors",)
     tensors: Mapping[str, Moved]
 
-    def __init__(self, tensors: Mapping[str, Moved] = {}) -> None:  # noqa: B006
+    def __init__(self, tensors: Mapping[str, Moved] = MappingProxyType({})) -> None:
         self.tensors = {name: moved for name, moved in tensors.items() if moved != NOTHING}
 
     @property

@@ -49,7 +49,7 @@ def names() -> list[str]:
 
 
 def load(name: str, **overrides: Any) -> Workload:
-    """The workload of that name or TOML file; `overrides` (batch, dtype, direction, ...) go to every phase's problem."""
+    """The workload of that name or file; `overrides` (batch, dtype, direction, ...) go to every phase's problem."""
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name.lower()}.toml"
     if name.endswith(".toml") and not path.is_file():
         raise InputError(f"workload file {name!r}: no such file; `ioaware list workloads` shows the built-in ones")

@@ -1,4 +1,4 @@
-"""The algorithms, one file each; this table is the only list of them: the command line, the docs and the tests read it."""
+"""The algorithms, one file each; this table is the only list: the command line and the tests read it."""
 
 from __future__ import annotations
 

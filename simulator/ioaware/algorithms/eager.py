@@ -49,7 +49,17 @@ def eager(
 
 
 def eager_backward(
-    p: Recorder, Q: Any, K: Any, V: Any, P: Any, dO: Any, dQ: Any, dK: Any, dV: Any, P_dropped: Any = None, keep: Any = None
+    p: Recorder,
+    Q: Any,
+    K: Any,
+    V: Any,
+    P: Any,
+    dO: Any,
+    dQ: Any,
+    dK: Any,
+    dV: Any,
+    P_dropped: Any = None,
+    keep: Any = None,
 ) -> None:
     heads = p.batch, p.kv_heads, p.group
     dR = dP = p.scratch("dP", p.kv_heads, p.group, p.q, p.kv, dtype="score")

@@ -1,12 +1,13 @@
 """The tile-program language. An algorithm is a Python function `f(p, Q, K, V, O)`; see docs/programs.md.
 
-    from ioaware.program import exp, log, maximum, rowmax, rowsum
+from ioaware.program import exp, log, maximum, rowmax, rowsum
 """
 
 from __future__ import annotations
 
+from ..problem import Features
 from .nodes import Load, Loop, Node, Op, Operand, Store, Tensor, Value
-from .recorder import Features, Program, Recorder, record
+from .recorder import Program, Recorder, record
 
 __all__ = [
     "Features", "Load", "Loop", "Node", "Op", "Program", "Recorder", "Store", "Tensor", "Value",

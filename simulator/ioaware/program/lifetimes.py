@@ -6,6 +6,8 @@ modelled: `acc += a @ b` accumulates in place, and an elementwise result takes t
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from .nodes import Load, Loop, Node, Op, Store, Value
 
 NEEDS_OWN_ROOM = ("dot", "update", "full", "rowmax", "rowsum")
@@ -17,7 +19,7 @@ def annotate(body: list[Node]) -> None:
         if isinstance(node, Loop):
             annotate(node.body)
     _mark_deaths(body)
-    for before, after in zip(body, body[1:], strict=False):
+    for before, after in pairwise(body):
         if isinstance(before, Op) and before.kind == "dot" and isinstance(after, Op):
             before.fused = after.kind == "update" and after.extra == ("add",) and before.out in after.args
     for node in body:

@@ -89,7 +89,7 @@ class Value:
         self.carried = carried  # made by p.zeros or p.full: may be updated in place
         self.source = source  # the tensor it was loaded from; None if it was computed
         self.of = of  # what it is the transpose of
-        self.scope = of.scope if of is not None else program.scopes[-1]
+        self.scope: object = of.scope if of is not None else program.scopes[-1]
 
     @property
     def words(self) -> Size:
@@ -138,10 +138,10 @@ class Value:
     def __matmul__(self, other: Value) -> Value:
         return self.program.dot(self, other)
 
-    def __iadd__(self, other: Operand) -> Value:  # noqa: PYI034
+    def __iadd__(self, other: Operand) -> Value:
         return self.program.update("add", self, other)
 
-    def __imul__(self, other: Operand) -> Value:  # noqa: PYI034
+    def __imul__(self, other: Operand) -> Value:
         return self.program.update("mul", self, other)
 
     def __setitem__(self, where: object, value: Operand) -> None:
@@ -175,6 +175,7 @@ class Load:
     out: Value
     piece: Piece
     line: int
+    file: str
     dies: tuple[Value, ...] = ()
 
 
@@ -185,6 +186,7 @@ class Store:
     piece: Piece
     value: Value
     line: int
+    file: str
     adds: bool = False
     dies: tuple[Value, ...] = ()
 

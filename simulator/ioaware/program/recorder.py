@@ -128,8 +128,9 @@ class Recorder:
         out = []
         for piece in pieces:
             self._check_piece("load", piece)
-            value = Value(self, piece.shape, user_line()[0], source=piece.tensor)
-            self.body.append(Load(value, piece, value.line))
+            line, file = user_line()
+            value = Value(self, piece.shape, line, source=piece.tensor)
+            self.body.append(Load(value, piece, line, file))
             out.append(value)
         return out[0] if len(out) == 1 else out
 
@@ -149,7 +150,7 @@ class Recorder:
             fail(f"{tensor.name} is an input; it cannot be stored to")
         if piece.shape != value.shape:
             fail(f"the piece of {tensor.name} is {show(piece.shape)}, the value is {show(value.shape)}")
-        self.body.append(Store(piece, value, user_line()[0], adds))
+        self.body.append(Store(piece, value, *user_line(), adds))
 
     def _check_piece(self, verb: str, piece: object) -> None:
         if not isinstance(piece, Piece):
@@ -177,7 +178,7 @@ class Recorder:
         biased = s if bias is None else s + bias
         return self._op("mask", s.shape, biased, extra=(i, j))
 
-    def drop(self, x: Value, h: Index, g: Index, i: Index, j: Index) -> Value:
+    def drop(self, x: Value, h: Index, g: Index, i: Index, j: Index | Visible) -> Value:
         """Dropout: 0 or x / (1 - dropout), by a counter-based generator, so any tiling agrees; `x` without dropout."""
         return self._op("drop", x.shape, x, extra=(h, g, i, j)) if self.features.dropout else x
 
@@ -211,7 +212,7 @@ class Recorder:
     def update(self, kind: str, target: Value, value: Operand) -> Value:
         """Change a carried value in place: add, mul or set."""
         if not target.carried:
-            fail(f"the value made on line {target.line} is not carried: only p.zeros/p.full values are updated in place")
+            fail(f"the value of line {target.line} is not carried: only p.zeros/p.full values are updated in place")
         self._check_alive(target, value)
         if isinstance(value, Value) and broadcast(kind, target.shape, value.shape) != target.shape:
             fail(f"cannot put {show(value.shape)} into {show(target.shape)}")
@@ -229,8 +230,9 @@ class Recorder:
         for v in values:
             if isinstance(v, Value) and v.scope not in self.scopes:
                 fail(
-                    f"this value was made on line {v.line}, inside a loop iteration that has ended: it is gone. To "
-                    "carry it, make it before the loop with p.zeros/p.full and update it in place (acc += ..., m[:] = ...)"
+                    f"this value was made on line {v.line}, inside a loop iteration that has ended: it is gone. "
+                    "To carry it, make it before the loop with p.zeros/p.full and update it in place "
+                    "(acc += ..., m[:] = ...)"
                 )
 
     def _check_active(self, index: Index) -> None:

@@ -5,7 +5,7 @@ A program whose traffic has no closed form is counted by `walk`, which visits ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,12 +13,13 @@ from ..errors import NoClosedForm
 from ..problem import AttentionProblem
 from ..program.nodes import Op
 from ..program.recorder import Program
-from ..sizes import ONE, Size, name, size
+from ..sizes import ONE, Size, size
 from ..traffic import Moved, Traffic
 from .algebra import Loops, accesses, exponentials, flops, nodes, operand_reads, total
-from .evaluate import Evaluator, TileSizes, compile_sizes
+from .evaluate import Evaluator, TileSizes, compile_sizes, size_of
 
-Quantity: TypeAlias = tuple[Hashable, Size, Loops]  # what, how much per iteration, iterated by which loops
+Key: TypeAlias = tuple[str, ...]
+Quantity: TypeAlias = tuple[Key, Size, Loops]  # what, how much per iteration, iterated by which loops
 KINDS = ("read", "write", "add")
 
 
@@ -50,14 +51,14 @@ def tensor_quantities(program: Program) -> tuple[Quantity, ...]:
     """Bytes per (tensor, kind): every moving tensor has all three kinds, in order, so that `count` need not sort."""
     moving = dict.fromkeys(a.tensor.name for a in accesses(program))
     slots: list[Quantity] = [((tensor, kind), size(0), ()) for tensor in moving for kind in KINDS]
-    return (*slots, *((key[1:], words, loops) for key, words, loops in traffic_quantities(program)))  # type: ignore[index]
+    return (*slots, *((key[1:], words, loops) for key, words, loops in traffic_quantities(program)))
 
 
 @lru_cache
 def work_quantities(program: Program) -> tuple[Quantity, ...]:
     """Thread blocks, flops and exponentials per kernel, shared-memory operand reads per (kernel, tensor)."""
-    grids = {loops[0].kernel: tuple(n for n in loops if n.kernel) for _, loops in nodes(program.body) if loops}
-    out: list[Quantity] = [((kernel, "blocks"), ONE, loops) for kernel, loops in grids.items()]
+    grids = {str(loops[0].kernel): tuple(n for n in loops if n.kernel) for _, loops in nodes(program.body) if loops}
+    out: list[Quantity] = [((str(kernel), "blocks"), ONE, loops) for kernel, loops in grids.items()]
     for op, loops in nodes(program.body):
         if not isinstance(op, Op):
             continue
@@ -70,17 +71,12 @@ def work_quantities(program: Program) -> tuple[Quantity, ...]:
     return tuple(q for q in out if q[1])
 
 
-def size_of(role: str) -> Size:
-    """The itemsize of a dtype role, as a parameter of the closed form."""
-    return name(f"bytes_{role}")
-
-
 # ------------------------------------------------------------------------------------------------ counting
 Quantities: TypeAlias = Callable[[Program], tuple[Quantity, ...]]
 
 
 @lru_cache
-def _compiled(program: Program, quantities: Quantities) -> tuple[tuple[Hashable, ...], Evaluator] | None:
+def _compiled(program: Program, quantities: Quantities) -> tuple[tuple[Key, ...], Evaluator] | None:
     """The keys and one function for all sums; None without a closed form."""
     try:
         forms = closed_forms(program, quantities)
@@ -89,9 +85,9 @@ def _compiled(program: Program, quantities: Quantities) -> tuple[tuple[Hashable,
     return tuple(forms), compile_sizes(list(forms.values()))
 
 
-def closed_forms(program: Program, quantities: Quantities) -> dict[Hashable, Size]:
+def closed_forms(program: Program, quantities: Quantities) -> dict[Key, Size]:
     """Every quantity summed over its loops, symbolically. Raises NoClosedForm."""
-    forms: dict[Hashable, Size] = {}
+    forms: dict[Key, Size] = {}
     for key, per_iteration, loops in quantities(program):
         forms[key] = forms.get(key, size(0)) + total(per_iteration, loops)
     return forms
@@ -110,9 +106,7 @@ def has_closed_form(program: Program) -> bool:
     return _compiled(program, traffic_quantities) is not None
 
 
-def sums(
-    program: Program, quantities: Quantities, problem: AttentionProblem, tiles: TileSizes
-) -> dict[Hashable, int]:
+def sums(program: Program, quantities: Quantities, problem: AttentionProblem, tiles: TileSizes) -> dict[Key, int]:
     """Every quantity summed over the whole problem."""
     compiled = _compiled(program, quantities)
     if compiled is None:
@@ -130,7 +124,7 @@ def sums(
 def count(program: Program, problem: AttentionProblem, tiles: TileSizes) -> Traffic:
     """Bytes that the program's thread blocks ask for (the papers' "HBM accesses"), per tensor: exact."""
     n = sums(program, tensor_quantities, problem, tiles)
-    names = dict.fromkeys(tensor for tensor, _ in n)  # type: ignore[misc]
+    names = dict.fromkeys(tensor for tensor, _ in n)
     bytes_ = list(n.values())
     return Traffic(dict(zip(names, map(Moved, bytes_[0::3], bytes_[1::3], bytes_[2::3]), strict=True)))
 
@@ -138,7 +132,7 @@ def count(program: Program, problem: AttentionProblem, tiles: TileSizes) -> Traf
 def count_kernels(program: Program, problem: AttentionProblem, tiles: TileSizes) -> dict[str, Traffic]:
     """The same, per kernel launch."""
     moved: dict[str, dict[str, list[int]]] = {}
-    for (kernel, tensor, kind), n in sums(program, traffic_quantities, problem, tiles).items():  # type: ignore[misc]
+    for (kernel, tensor, kind), n in sums(program, traffic_quantities, problem, tiles).items():
         moved.setdefault(kernel, {}).setdefault(tensor, [0, 0, 0])[KINDS.index(kind)] += n
     return {k: Traffic({t: Moved(*m) for t, m in tensors.items()}) for k, tensors in moved.items()}
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..masks import Statistics
 from ..problem import AttentionProblem
-from ..sizes import Atom, Name, Size
+from ..sizes import Atom, Name, Size, name
 from .algebra import Statistic
 
 
@@ -25,6 +25,11 @@ PARAMETERS = (
     "batch", "kv_heads", "group", "q_len", "kv_len", "head_dim", "value_dim", "tile_q", "tile_kv",
     "bytes_io", "bytes_score", "bytes_accum", "bytes_stat", "bytes_byte", "statistics",
 )  # fmt: skip
+
+
+def size_of(role: str) -> Size:
+    """The itemsize of a dtype role, as a parameter of the closed form."""
+    return name(f"bytes_{role}")
 
 
 class Evaluator(Protocol):
@@ -45,9 +50,8 @@ class Evaluator(Protocol):
         ...
 
 
-
 def compile_sizes(sizes: Sequence[Size]) -> Evaluator:
-    """One function that evaluates all sizes. Ceilings and mask statistics that occur several times are computed once."""
+    """One function that evaluates all sizes; what several of them mention is computed once."""
     hoisted: dict[str, str] = {}
 
     def hoist(text: str) -> str:

@@ -7,9 +7,9 @@ really happened and the on-chip high-water mark, and refuses races, reads of unw
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +23,7 @@ from ..program.recorder import Program
 from ..traffic import Moved, Traffic
 from .evaluate import TileSizes
 from .onchip import OnChip
-from .walk import Walk
-
-Array: TypeAlias = np.ndarray[Any, Any]
+from .walk import Array, Walk
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def _div(a: Array, b: Array) -> Array:
     return np.where(empty, 0.0, out)  # 0 / 0 = 0
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": _sub, "mul": np.multiply, "div": _div, "maximum": np.maximum, "exp": np.exp, "log": np.log,
     "dot": np.matmul, "rowmax": lambda x: x.max(-1, keepdims=True, initial=-np.inf),
     "rowsum": lambda x: x.sum(-1, keepdims=True),
@@ -121,7 +119,8 @@ class _Machine(Walk):
         innermost = loop.kernel is not None and not (isinstance(loop.body[0], Loop) and loop.body[0].kernel)
         if loop.kernel is not None and loop.kernel != self.kernel:
             self.kernel, self.first_block = loop.kernel, self.block + 1
-        for self.at[loop.index] in self.iterations(loop.index):
+        for span in self.iterations(loop.index):
+            self.at[loop.index] = span
             self.block += innermost
             self.run(loop.body)
 
@@ -138,9 +137,7 @@ class _Machine(Walk):
     def _piece(self, node: Load | Store) -> tuple[Any, ...]:
         """The NumPy index of a piece."""
         tensor = node.piece.tensor
-        return tuple(
-            self._positions(tensor, axis, w) for axis, w in zip(tensor.axes, node.piece.where, strict=True)
-        )
+        return tuple(self._positions(tensor, axis, w) for axis, w in zip(tensor.axes, node.piece.where, strict=True))
 
     def _positions(self, tensor: Tensor, axis: Axis, where: Any) -> Any:
         shift = self.sequence.kv_start if self._is_local(tensor, axis) else 0
@@ -202,7 +199,7 @@ class _Machine(Walk):
         for tensor in self.program.tensors.values():
             missing = int((~self._must_be_written(tensor)).sum()) if tensor.role == "output" else 0
             if missing:
-                raise ProgramError(f"{self.program.name}: {missing} elements of the output {tensor.name} were never stored")
+                raise ProgramError(f"{self.program.name}: {missing} elements of output {tensor.name} were never stored")
 
     def _must_be_written(self, tensor: Tensor) -> Array:
         """Saved S, P and masks may lack the tiles that the mask hides; everything else is whole."""
@@ -224,7 +221,7 @@ class _Machine(Walk):
         if op.kind != "update" and not op.fused:
             self._hold(op.out, op.reuses)
 
-    def _result(self, op: Op, args: list[Any]) -> Array:
+    def _result(self, op: Op, args: list[Any]) -> Any:
         match op.kind:
             case "full":
                 return np.full([self.number(s) for s in op.out.shape], op.extra[0], self.accum)
@@ -244,7 +241,7 @@ class _Machine(Walk):
         return OPERATIONS[op.kind](*args)
 
     def _rounded(self, a: Operand, x: Array) -> Array:
-        """Matrix units take inputs in the score format and accumulate wider; loaded tiles are in their format already."""
+        """Matrix units take inputs in the score format and accumulate wider; loaded tiles are in theirs already."""
         computed = isinstance(a, Value) and a.base.source is None
         return x.astype(self.score).astype(self.accum) if computed else x
 

@@ -7,8 +7,7 @@ from functools import lru_cache
 from ..problem import AttentionProblem
 from ..program.recorder import Program
 from ..sizes import product
-from .count import size_of
-from .evaluate import Evaluator, TileSizes, compile_sizes
+from .evaluate import Evaluator, TileSizes, compile_sizes, size_of
 
 
 @lru_cache

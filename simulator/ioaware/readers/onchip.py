@@ -6,17 +6,19 @@ hold less where a mask skips tiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 from ..problem import AttentionProblem
-from ..program.loops import Extent, Seen, rows
-from ..program.nodes import Load, Loop, Node, Op, Value
+from ..program.loops import Extent, Index, Seen, Tiles, rows
+from ..program.nodes import Load, Loop, Node, Op, Shape, Value
 from ..program.recorder import Program
-from ..sizes import Atom, Name, Size, least, size
-from .evaluate import Evaluator, TileSizes, compile_sizes
+from ..sizes import Atom, Size, least, product, size
+from .algebra import nodes
+from .evaluate import Evaluator, TileSizes, compile_sizes, size_of
 
 
 @dataclass(frozen=True)
@@ -52,49 +54,59 @@ def moments(program: Program) -> Iterator[Moment]:
     return walk(program.body, (), "")
 
 
-def room(value: Value) -> Size:
-    """Bytes a value may take; the itemsize of its role is the parameter `bytes_ROLE`."""
+@dataclass(frozen=True, slots=True)
+class Room(Atom):
+    """The bytes that a value may take: every tile is full, but never longer than its axis."""
+
+    bytes: Size
+
+    def python(self) -> str:
+        return self.bytes.python()
+
+
+@lru_cache(maxsize=4096)
+def room(shape: Shape, role: str) -> Room:
+    """The room of a shape; the itemsize of its dtype role is a parameter of the closed form."""
 
     def longest(a: Atom) -> Size:
         if isinstance(a, Extent):
-            over, span = a.index.over, a.index.over.span  # type: ignore[union-attr]
-            limit = span.length if hasattr(span, "length") else rows(span).map(longest)
-            return least(over.step, limit)  # type: ignore[union-attr]
+            over = a.index.over
+            assert isinstance(over, Tiles)
+            limit = rows(over.span).map(longest) if isinstance(over.span, Index) else over.span.length
+            return least(over.step, limit)
         return a.index.axis.length if isinstance(a, Seen) else size(a)
 
-    return value.words.map(longest) * size(Name(f"bytes_{value.dtype}"))
+    return Room(product(shape).map(longest) * size_of(role))
 
 
-def _sum(values: tuple[Value, ...]) -> Size:
-    total = size(0)
-    for value in values:
-        total = total + room(value)
-    return total
-
-
-def total_sums(program: Program) -> list[Size]:
-    """The bytes held at each moment, each different sum once."""
-    return list(dict.fromkeys(_sum(moment.values) for moment in moments(program)))
+def _sum(values: Iterable[Value]) -> Size:
+    terms = Counter((room(v.shape, v.dtype),) for v in values)
+    return Size(dict(terms))  # type: ignore[arg-type]
 
 
 @lru_cache
-def _compiled(program: Program) -> tuple[Evaluator, tuple[int, int]]:
-    """One function for all moments, and where the sums of total, loaded and computed begin."""
-    unique: list[dict[Size, None]] = [{}, {}, {}]
-    for moment in moments(program):
-        loaded = tuple(v for v in moment.values if v.source is not None)
-        computed = tuple(v for v in moment.values if v.source is None)
-        for kind, values in zip(unique, (moment.values, loaded, computed), strict=True):
-            kind[_sum(values)] = None
-    sums = [s for kind in unique for s in kind]
-    return compile_sizes(sums), (len(unique[0]), len(unique[0]) + len(unique[1]))
+def total_bytes(program: Program) -> Evaluator:
+    """The bytes held at each moment: their greatest is the high-water mark."""
+    return compile_sizes(list(dict.fromkeys(_sum(moment.values) for moment in moments(program))))
+
+
+@lru_cache
+def _parts(program: Program) -> tuple[Evaluator, int]:
+    """The same for loaded tiles, then for computed values; and where the second begin."""
+    loaded = dict.fromkeys(_sum(v for v in m.values if v.source is not None) for m in moments(program))
+    computed = dict.fromkeys(_sum(v for v in m.values if v.source is None) for m in moments(program))
+    return compile_sizes([*loaded, *computed]), len(loaded)
 
 
 def on_chip(program: Program, problem: AttentionProblem, tiles: TileSizes) -> OnChip:
     """High-water marks of a thread block of the program with these tiles: exact bytes."""
-    evaluate, (a, b) = _compiled(program)
-    marks = [evaluate(problem, length, 1, tiles) for length, _ in problem.lengths()]
-    return OnChip(*(max((max(m[part], default=0) for m in marks)) for part in (slice(a), slice(a, b), slice(b, None))))
+    parts, split = _parts(program)
+    out = OnChip(0, 0, 0)
+    for length, _ in problem.lengths():
+        total, each = total_bytes(program)(problem, length, 1, tiles), parts(problem, length, 1, tiles)
+        marks = (max(m, default=0) for m in (total, each[:split], each[split:]))
+        out = OnChip(*(max(a, b) for a, b in zip(out, marks, strict=True)))
+    return out
 
 
 class Entry(NamedTuple):
@@ -114,22 +126,36 @@ def ledger(program: Program, problem: AttentionProblem, tiles: TileSizes) -> tup
     length, _ = max(problem.lengths(), key=lambda item: max(evaluate(problem, item[0], 1, tiles)))
     totals = evaluate(problem, length, 1, tiles)
     top = everything[totals.index(max(totals))]
-    sizes = compile_sizes([room(v) for v in top.values])(problem, length, 1, tiles)
-    names = _names(program)
+    sizes = compile_sizes([_sum([v]) for v in top.values])(problem, length, 1, tiles)
+    name = _namer(program)
     entries = [
-        Entry(_describe(v, names), v.line, "x".join(map(str, v.shape)), n, v.source is not None)
+        Entry(name(v), v.line, "x".join(map(str, v.shape)), n, v.source is not None)
         for v, n in zip(top.values, sizes, strict=True)
     ]
     return top.kernel, top.line, sorted(entries, key=lambda e: -e.bytes)
 
 
-def _describe(value: Value, names: dict[int, list[str]]) -> str:
-    if value.source is not None:
-        return f"{value.source.name} tile"
-    return " or ".join(names.get(value.line, [])) or "intermediate"
+def _namer(program: Program) -> Callable[[Value], str]:
+    """What to call a value: its tensor's tile, or the Python variable that its line assigns."""
+    targets, made = _targets(program), dict[int, list[Value]]()
+    for node, _ in nodes(program.body):
+        if isinstance(node, Op) and node.kind != "update":
+            made.setdefault(node.line, []).append(node.out)
+
+    def name(value: Value) -> str:
+        if value.source is not None:
+            return f"{value.source.name} tile"
+        names, here = targets.get(value.line, []), made[value.line]
+        if len(names) == len(here):
+            return names[here.index(value)]
+        if not names:
+            return "intermediate"
+        return names[0] if value is here[-1] and len(names) == 1 else f"part of {names[0]}"
+
+    return name
 
 
-def _names(program: Program) -> dict[int, list[str]]:
+def _targets(program: Program) -> dict[int, list[str]]:
     """The Python variables assigned on each line of the program's file."""
     import ast
     import linecache

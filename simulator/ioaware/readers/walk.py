@@ -6,13 +6,13 @@ Visible tiles are found here by asking the element mask, never by the statistics
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..problem import AttentionProblem
+from ..problem import ROLES, AttentionProblem
 from ..program.loops import Axis, Extent, Index, Seen, Tiles, Visible
 from ..program.nodes import Loop
 from ..program.recorder import Program
@@ -20,7 +20,10 @@ from ..sizes import Atom, Ceil, Name, Size
 from .evaluate import TileSizes
 
 if TYPE_CHECKING:
-    from .count import Quantity
+    from .count import Key, Quantity
+
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 
 class Span(NamedTuple):
@@ -51,11 +54,11 @@ class Walk:
         self.program, self.problem = program, problem
         self.at: dict[Index, Span] = {}
         self.sequence = Sequence(0, 0, *problem.sequences[0])
-        roles = zip(("bytes_io", "bytes_score", "bytes_accum", "bytes_stat", "bytes_byte"), problem.itemsizes, strict=True)
+        widths = {f"bytes_{role}": problem.itemsize(role) for role in ROLES}
         self.sizes: dict[str, int] = {
             "batch": len(problem.sequences), "kv_heads": problem.kv_heads or 1, "group": problem.group,
             "head_dim": problem.head_dim, "value_dim": problem.value_dim or 1, "tile_q": tiles.q, "tile_kv": tiles.kv,
-            **dict(roles),
+            **widths,
         }  # fmt: skip
 
     def number(self, e: Size, lengths: dict[str, int] | None = None) -> int:
@@ -72,7 +75,8 @@ class Walk:
             case Extent(index):
                 return self.at[index].stop - self.at[index].start
             case Seen(index, other, rows):
-                spans = list(self.visible(index.over, other))  # type: ignore[arg-type]
+                assert isinstance(index.over, Tiles)
+                spans = list(self.visible(index.over, other))
                 return sum(s.stop - s.start for s in spans) if rows else len(spans)
         raise TypeError(f"{a!r} has no value in a walk")
 
@@ -109,12 +113,12 @@ class Walk:
             if self.sees(np.arange(q.start, q.stop), np.arange(kv.start, kv.stop)).any():
                 yield span
 
-    def sees(self, q: np.ndarray, kv: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def sees(self, q: Array, kv: Array) -> Array:
         """The element mask (rows of q) x (rows of kv), packed positions."""
         s = self.sequence
         return self.problem.band.sees(q[:, None] - s.q_start, kv[None] - s.kv_start, s.q_len, s.kv_len)
 
-    def columns(self, where: Index | Visible) -> np.ndarray:  # type: ignore[type-arg]
+    def columns(self, where: Index | Visible) -> Array:
         """The packed positions of an iteration's rows, or of all visible tiles' rows."""
         if isinstance(where, Index):
             return np.arange(self.at[where].start, self.at[where].stop)
@@ -124,10 +128,10 @@ class Walk:
 
 def walked(
     program: Program, quantities: Iterable[Quantity], problem: AttentionProblem, tiles: TileSizes
-) -> dict[Hashable, int]:
+) -> dict[Key, int]:
     """Every quantity summed by visiting every iteration: exact, needs no algebra, O(iterations)."""
-    walk, out = Walk(program, problem, tiles), Counter[Hashable]()
-    here: dict[Loop | None, list[tuple[Hashable, Size]]] = {}  # what is summed directly inside each loop
+    walk, out = Walk(program, problem, tiles), Counter["Key"]()
+    here: dict[Loop | None, list[tuple[Key, Size]]] = {}  # what is summed directly inside each loop
     inside: dict[Loop | None, dict[Loop, None]] = {}  # the loops directly inside each loop, in order
     for key, per_iteration, loops in quantities:
         for outer, inner in zip((None, *loops), loops, strict=False):
@@ -138,7 +142,8 @@ def walked(
         for key, per_iteration in here.get(loop, ()):
             out[key] += walk.number(per_iteration)
         for inner in inside.get(loop, ()):
-            for walk.at[inner.index] in walk.iterations(inner.index):
+            for span in walk.iterations(inner.index):
+                walk.at[inner.index] = span
                 visit(inner)
 
     visit(None)

@@ -1,0 +1,5 @@
+"""`python -m ioaware` is the script `ioaware`."""
+
+from .cli import main
+
+main()

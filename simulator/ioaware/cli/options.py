@@ -1,0 +1,105 @@
+"""From option texts to a problem and a device: everything is parsed here, so that every refusal is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..device import Device
+from ..errors import InputError, refuse, unknown
+from ..problem import MASKS, AttentionProblem
+from ..simulator import describe
+from ..units import parse_count
+from .conventions import Function, option
+
+PROBLEM = (
+    option("--N", "n", metavar="N", help="Sequence length of queries and keys; default 8192."),
+    option("--q-len", metavar="N", help="Query length, where it differs."),
+    option("--kv-len", metavar="N", help="Key/value length, where it differs."),
+    option("--d", metavar="D", help="Head dimension; default 64."),
+    option("--d-v", metavar="D", help="Value head dimension; default: as --d."),
+    option("--heads", metavar="H", help="Query heads; default 1."),
+    option("--kv-heads", metavar="H", help="Key/value heads; default: as --heads."),
+    option("--batch", metavar="B", help="Sequences; default 1."),
+    option("--dtype", metavar="NAME", help="fp32, fp16, bf16, fp8_e4m3, fp8_e5m2, fp64; default fp16."),
+    option("--mask", metavar="NAME", help="full, causal, or padding (an additive key-padding vector); default full."),
+    option("--causal", is_flag=True, help="Causal mask, bottom-right aligned; may be added to --mask padding."),
+    option("--dropout", metavar="P", help="Probability of dropping an attention weight; default 0."),
+    option("--direction", metavar="NAME", help="fwd, bwd or fwd+bwd; default fwd."),
+)
+DEVICE = (
+    option("--device", metavar="NAME|FILE", default="a100-sxm-40gb", show_default=True, help="A device or its TOML."),
+    option("--sram", metavar="SIZE", help="Fast memory per SM, like 192KB (1024-based); default: the device's."),
+    option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change a device field; repeatable."),
+)
+DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+LENGTHS = ("n", "q_len", "kv_len", "d", "d_v", "heads", "kv_heads", "mask", "causal")
+
+
+def decorated(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    """A decorator that applies several options in the order in which the help shows them."""
+
+    def apply(function: Function) -> Function:
+        for decorator in reversed(options):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+def problem(values: dict[str, Any]) -> AttentionProblem:
+    """The problem that the options describe; defaults are the setting of the FlashAttention paper."""
+    return AttentionProblem(**{"q_len": 8192, **shape(values), **rest(values)})
+
+
+def shape(values: dict[str, Any]) -> dict[str, Any]:
+    """Lengths, heads and mask: what a workload fixes."""
+    out: dict[str, Any] = {}
+    names = {"q_len": "--q-len", "kv_len": "--kv-len", "head_dim": "--d", "value_dim": "--d-v", "heads": "--heads",
+             "kv_heads": "--kv-heads"}  # fmt: skip
+    if values["n"] is not None:
+        out["q_len"] = out["kv_len"] = parse_count(values["n"], "--N")
+    for field, flag in names.items():
+        text = values[{"head_dim": "d", "value_dim": "d_v"}.get(field, field)]
+        if text is not None:
+            out[field] = parse_count(text, flag)
+    if "q_len" not in out and "kv_len" in out:
+        out["q_len"] = 8192
+    mask = values["mask"] or "full"
+    if mask not in MASKS:
+        raise unknown("--mask", mask, MASKS, f"known: {', '.join(MASKS)}")
+    causal = values["causal"] or mask == "causal"
+    return {**out, "mask": "causal" if causal else "full", "padding": mask == "padding"}
+
+
+def rest(values: dict[str, Any]) -> dict[str, Any]:
+    """What applies to a problem and to every phase of a workload."""
+    out: dict[str, Any] = {name: values[name] for name in ("dtype", "direction") if values[name] is not None}
+    if values["batch"] is not None:
+        out["batch"] = parse_count(values["batch"], "--batch")
+    if values["dropout"] is not None:
+        out["dropout"] = _probability(values["dropout"])
+    return out
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError(f"--dropout={text:.60}: not a number; write a probability in [0, 1), like 0.1") from None
+    if not 0 <= value < 1:  # also NaN
+        raise refuse("--dropout", text, "a probability in [0, 1)", 0.999 if value >= 1 else 0.0)
+    return value
+
+
+def hardware(values: dict[str, Any]) -> Device:
+    """The device with --sram and --set."""
+    settings = {}
+    for text in values["settings"]:
+        field, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--set {text:.60}: not FIELD=VALUE; write it like --set l2_bytes=80MB")
+        settings[field.strip()] = value.strip()
+    return describe(values["device"], values["sram"], settings)

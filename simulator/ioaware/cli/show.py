@@ -1,0 +1,167 @@
+"""The human output of `simulate`: tables by rich, widths from the terminal, numbers that mean one thing each."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..cost import missing_rates
+from ..problem import AttentionProblem
+from ..report import LEVELS, AlgorithmReport, PassReport, Report, WorkloadReport
+from ..units import show_bytes, show_capacity, show_scaled, show_time
+
+LEVEL_HELP = {
+    "compulsory": "each input read once, each output written once",
+    "issued": "what thread blocks ask for, L2 to SM: the papers' HBM accesses",
+    "dram": "behind the L2, first order",
+    "sram": "shared memory inside the SMs, first order",
+}
+
+
+def console() -> Console:
+    """A console on stdout; 100 columns where there is no terminal to ask."""
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
+    return Console(width=width, highlight=False, emoji=False, markup=False)
+
+
+def show(report: Report | WorkloadReport, *, explain: bool) -> None:
+    """Print a report."""
+    out = console()
+    if isinstance(report, WorkloadReport):
+        _workload(out, report)
+        if explain:
+            for phase, one in zip(report.workload.phases, report.phases, strict=True):
+                out.print(Text(f"\nphase {phase.name}: {phase.repeats} x", style="bold"))
+                _report(out, one, explain=True)
+        return
+    _report(out, report, explain=explain)
+
+
+def _report(out: Console, report: Report, *, explain: bool) -> None:
+    _header(out, report)
+    out.print(_summary(report.algorithms.values()))
+    _notes(out, report)
+    out.print(_tensors(report))
+    if explain:
+        from .explain import explain as explained
+
+        explained(out, report)
+    else:
+        out.print("closed forms, ledgers and time budget: --explain; exact bytes of every level and tensor: --json")
+
+
+def _header(out: Console, report: Report) -> None:
+    device = report.device
+    out.print(Text("problem  ").append(describe(report.problem), style="bold"))
+    rate = f", HBM {show_scaled(device.hbm_bytes_per_s, 'B/s')}" if device.hbm_bytes_per_s else ""
+    l2 = f", L2 {show_capacity(device.l2_bytes)}" if device.l2_bytes else ""
+    out.print(f"device   {device.name}: SRAM {show_capacity(device.sram_bytes)} per SM{l2}{rate}\n")
+
+
+def describe(p: AttentionProblem) -> str:
+    """A problem in one line."""
+    lengths = f"N={p.q_len:,}" if isinstance(p.q_len, int) and p.q_len == p.kv_len else f"N_q={p.q_len} N_k={p.kv_len}"
+    dims = f"d={p.head_dim}" if p.head_dim == p.value_dim else f"d={p.head_dim} d_v={p.value_dim}"
+    heads = f"{p.heads} heads" + (f" ({p.kv_heads} kv)" if p.heads != p.kv_heads else "") if p.heads > 1 else "1 head"
+    mask = f"{p.band} mask" + (" + key padding" if p.padding else "")
+    dropout = f", dropout {p.dropout:g}" if p.dropout else ""
+    return f"{lengths} {dims}, {heads}, batch {p.batch:,}, {p.dtype}, {mask}{dropout}, {p.direction}"
+
+
+def _summary(algorithms: object) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    table.add_column("algorithm", no_wrap=True)
+    for name in ("tiles", *LEVELS, "time", "bound by", "x optimum"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for a in algorithms:  # type: ignore[attr-defined]
+        table.add_row(a.name, _tiles(a), *_traffic(a), *_cost(a), f"{a.totals.ratio:.4g}")
+    return table
+
+
+def _tiles(a: AlgorithmReport) -> str:
+    if all(p.schedule.origin == "whole" for p in a.passes):
+        return "library"
+    return str(a.tiles) if a.tiles else "several"
+
+
+def _traffic(a: AlgorithmReport) -> list[str]:
+    return [show_bytes(a.totals.levels[level].total_bytes) for level in LEVELS]
+
+
+def _cost(a: AlgorithmReport) -> tuple[str, str]:
+    cost = a.totals.cost
+    return ("unknown", "") if cost.time_s is None else (show_time(cost.time_s), str(cost.bound_by))
+
+
+def _notes(out: Console, report: Report) -> None:
+    out.print()
+    for level in LEVELS:
+        out.print(f"  {level:<10} {LEVEL_HELP[level]}", style="dim")
+    for p in next(iter(report.algorithms.values())).passes:
+        out.print(f"  optimum    {_bound(p)}", style="dim")
+    out.print("  time       each launch takes as long as its slowest engine, first order", style="dim")
+    missing = missing_rates(report.problem, report.device)
+    if missing:
+        known = " and no ".join(missing)
+        out.print(f"  time is unknown: the device gives no {known}; give it, like --set {missing[0]}=...")
+    out.print()
+    for a in report.algorithms.values():
+        for p in a.passes:
+            label = a.name if len(a.passes) == 1 else f"{a.name} {p.direction}"
+            out.print(f"{label}: {_schedule(p, report.device.sram_bytes)}")
+    out.print()
+
+
+def _bound(p: PassReport) -> str:
+    bound = p.lower_bound
+    if bound.binds == "io":
+        return (
+            f"{p.direction} reads >= {bound.issued_read_bytes:,} B: proved, 2 d²|E|/M - M loads with "
+            f"M = {bound.memory_words:,} words"
+        )
+    return f"{p.direction} reads >= {bound.issued_read_bytes:,} B: every needed input once (compulsory)"
+
+
+def _schedule(p: PassReport, sram_bytes: int) -> str:
+    if p.schedule.origin == "whole":
+        return f"{p.schedule.binds}; --gemm-tiles 128x128 shows their re-reads"
+    fits = "" if p.fits else f", more than the SRAM's {sram_bytes:,} B"
+    placed = "; shared memory and registers together hold it" if not p.fits and p.fits_device else ""
+    walked = "; counted by walking every iteration" if p.counted_by == "walked" else ""
+    held = f"{p.on_chip.total:,} B on chip{fits}{placed}"
+    return f"tiles {p.schedule.tiles} ({p.schedule.origin}), {held}; {p.schedule.binds}{walked}"
+
+
+def _tensors(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1), title="issued bytes per tensor")
+    table.title_justify = "left"
+    for name in ("algorithm", "tensor"):
+        table.add_column(name, no_wrap=True)
+    for name in ("read", "written", "of which atomic"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for a in report.algorithms.values():
+        label = a.name
+        for tensor, moved in a.totals.levels["issued"].tensors.items():
+            atomic = f"{moved.add:,}" if moved.add else ""
+            table.add_row(label, tensor, f"{moved.read_bytes:,}", f"{moved.write_bytes:,}", atomic)
+            label = ""
+        issued = a.totals.levels["issued"]
+        table.add_row("", "total", f"{issued.read_bytes:,}", f"{issued.write_bytes:,}", "", style="bold")
+    return table
+
+
+def _workload(out: Console, report: WorkloadReport) -> None:
+    device = report.device
+    out.print(Text("workload ").append(report.workload.title, style="bold"))
+    out.print(f"device   {device.name}: SRAM {show_capacity(device.sram_bytes)} per SM\n")
+    for phase, one in zip(report.workload.phases, report.phases, strict=True):
+        times = f"{phase.layers} layers" + (f" x {phase.steps} steps" if phase.steps > 1 else "")
+        out.print(Text(f"{phase.name}: {times} of ").append(describe(one.problem), style="bold"))
+        out.print(_summary(one.algorithms.values()))
+        out.print(f"  source: {phase.source}\n", style="dim")
+    out.print(Text("all layers and steps", style="bold"))
+    out.print(_summary(report.algorithms.values()))
