@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
+from . import tables
 from .errors import InputError, closest, unknown
 from .units import parse_bytes, parse_count, parse_rate
 
-FOLDER = Path(__file__).parent / "devices"
+FOLDER = tables.folder("devices")
 TOLERANCE = 0.01  # datasheets round: every identity must hold within 1 %
 GIVEN = "given by the user"
 
@@ -147,45 +147,35 @@ def parse_field(name: str, value: str | int | float) -> int | float | str:
 def load(name: str) -> Device:
     """The device of that name, alias or TOML file; `cpu` is read from the machine. Raises InputError."""
     if name.endswith(".toml"):
-        return read(Path(name))
+        return read(name)
     if name.lower() == "cpu":
         from .cpu import this_cpu
 
         return this_cpu()
-    path = FOLDER / f"{name.lower()}.toml"
-    return read(path if path.is_file() else _aliased(name))
+    return read(tables.path_of(FOLDER, name if name.lower() in tables.names(FOLDER) else _aliased(name)))
 
 
 def names() -> list[str]:
     """All devices, `cpu` (the machine itself) among them."""
-    return [*sorted(path.stem for path in FOLDER.glob("*.toml")), "cpu"]
+    return [*tables.names(FOLDER), "cpu"]
 
 
-def _aliased(name: str) -> Path:
-    quoted = f'"{name.lower()}"'
-    for path in sorted(FOLDER.glob("*.toml")):
-        if quoted in path.read_text(encoding="utf-8") and name.lower() in read(path).aliases:
-            return path
-    known = [alias for path in FOLDER.glob("*.toml") for alias in (path.stem, *read(path).aliases)]
-    raise unknown("device", name, [*known, "cpu"], "`ioaware list devices` shows all, or give a .toml file")
+def _aliased(name: str) -> str:
+    aliases = {n: read(tables.path_of(FOLDER, n)).aliases for n in tables.names(FOLDER)}
+    for built_in, others in aliases.items():
+        if name.lower() in others:
+            return built_in
+    known = [*aliases, *(alias for others in aliases.values() for alias in others), "cpu"]
+    raise unknown("device", name, known, "`ioaware list devices` shows all, or give a .toml file")
 
 
-def read(path: Path) -> Device:
+def read(path: str) -> Device:
     """A device from its TOML file. A number is `[value, "source key"]`, explained in `[sources]`, or a bare value."""
-    import tomllib
-
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(
-            f"device file {str(path)!r}: {e.strerror}; `ioaware list devices` shows the built-in ones"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f"device file {str(path)!r} is not TOML: {e}") from None
+    table = tables.read(path, "device")
     try:
         return from_table(table)
     except InputError as e:
-        raise InputError(f"{path.name}: {e}") from None
+        raise InputError(f"{tables.file_name(path)}: {e}") from None
 
 
 def from_table(table: dict[str, Any]) -> Device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .bounds import LowerBound, Published
 from .cost import Cost
@@ -16,7 +16,9 @@ from .readers.evaluate import TileSizes
 from .readers.onchip import OnChip
 from .schedule import Schedule
 from .traffic import Traffic
-from .workload import Phase, Workload
+
+if TYPE_CHECKING:
+    from .workload import Phase, Workload
 
 SCHEMA = 1
 LEVELS = ("compulsory", "issued", "dram", "sram")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,8 +15,8 @@ from .masks import FULL, Statistics
 from .problem import AttentionProblem
 from .program.recorder import Program
 from .readers.algebra import Statistic
-from .readers.count import KINDS, has_closed_form, tensor_quantities, total_of
-from .readers.evaluate import Evaluator, TileSizes, compile_sizes
+from .readers.count import has_closed_form, total_of, traffic_quantities
+from .readers.evaluate import Evaluator, TileSizes
 from .readers.onchip import on_chip, total_bytes
 from .sizes import Ceil, Name, Size
 
@@ -157,7 +158,7 @@ def _nothing_fits(program: Program, problem: AttentionProblem, sram_bytes: int) 
     smallest = on_chip(program, problem, TileSizes(GRANULE, GRANULE)).total
     return refuse(
         "sram", f"{sram_bytes:,} B",
-        f"{program.name} needs {smallest:,} B for its smallest tile, {GRANULE}x{GRANULE}, at head_dim={problem.head_dim:,}",
+        f"{program.name}'s smallest tile, {GRANULE}x{GRANULE} at head_dim={problem.head_dim:,}, needs {smallest:,} B",
         f"{smallest:,} B, or a smaller head_dim",
     )  # fmt: skip
 
@@ -191,9 +192,8 @@ class _Need:
     def frontier(self) -> Iterator[tuple[int, int]]:
         """For every query tile the longest key tile that fits, from the longest query tile down."""
         at, last = 0, len(self.kv_sizes) - 1
-        for q in reversed(self.q_sizes):
-            if not self.fits(q, self.kv_sizes[at]):
-                continue
+        fitting = bisect_left(self.q_sizes, True, key=lambda q: not self.fits(q, self.kv_sizes[0]))
+        for q in reversed(self.q_sizes[:fitting]):
             while at < last and self.fits(q, self.kv_sizes[at + 1]):
                 at += 1
             yield q, self.kv_sizes[at]
@@ -249,8 +249,8 @@ class _Cost:
 @lru_cache
 def _cost_evaluator(program: Program) -> tuple[Evaluator, bool]:
     """Total issued bytes, and whether they can only fall as tiles grow, the mask's statistics given."""
-    total = total_of(program, tensor_quantities, lambda key: 2 if key[1] == KINDS[2] else 1)
-    return compile_sizes([total]), _falls(total)
+    total = total_of(program, traffic_quantities, lambda key: 2 if key[-1] == "add" else 1)
+    return Evaluator([total]), _falls(total)
 
 
 def _falls(e: Size) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from . import algorithms as table
 from .algorithms import Algorithm
@@ -20,8 +20,9 @@ from .readers.onchip import OnChip, on_chip
 from .report import AlgorithmReport, PassReport, Report, Totals, WorkloadReport, workload_report
 from .schedule import Choice, parse_tiles
 from .units import parse_bytes
-from .workload import Workload
-from .workload import load as load_workload
+
+if TYPE_CHECKING:
+    from .workload import Workload
 
 RULES = ("best", "paper", "shipped")
 AnyAlgorithm: TypeAlias = str | Algorithm | Callable[..., None]
@@ -65,6 +66,8 @@ def simulate_workload(
     settings: Mapping[str, str | int | float] | None = None,
 ) -> WorkloadReport:
     """The same for every phase of a model's attention, and the sums over all layers and steps."""
+    from .workload import load as load_workload
+
     model = load_workload(workload) if isinstance(workload, str) else workload
     hardware, found = describe(device, sram, settings), list(algorithms)
     phases = tuple(simulate(p.problem, hardware, found, tiles=tiles, gemm_tiles=gemm_tiles) for p in model.phases)

@@ -62,6 +62,19 @@ class Least(Atom):
         return f"min({self.a.python()}, {self.b.python()})"
 
 
+@dataclass(frozen=True, slots=True)
+class Whole(Atom):
+    """A size taken as one indivisible thing, so that sums of it stay short."""
+
+    inner: Size
+
+    def __str__(self) -> str:
+        return f"({self.inner})"
+
+    def python(self) -> str:
+        return self.inner.python()
+
+
 SYMBOLS = {  # the papers' letters, as people see them
     "q_len": "N_q", "kv_len": "N_k", "head_dim": "d", "value_dim": "d_v", "tile_q": "B_r", "tile_kv": "B_c",
     "batch": "b", "kv_heads": "h", "group": "g",
@@ -78,9 +91,11 @@ class Size:
 
     def __init__(self, terms: dict[Monomial, int]) -> None:
         self.terms = {m: c for m, c in terms.items() if c}
-        self._hash = hash(frozenset(self.terms.items()))
+        self._hash: int | None = None
 
     def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(frozenset(self.terms.items()))
         return self._hash
 
     def __eq__(self, other: object) -> bool:

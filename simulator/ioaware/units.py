@@ -7,6 +7,7 @@ means "1555 GB/s". Bits are refused. Inside, bytes are `int`, rates are `float` 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from .errors import InputError, refuse
 
@@ -51,9 +52,7 @@ def parse_rate(text: str | int | float, name: str = "rate") -> float:
 
 def whole(number: str, factor: int, text: object, name: str, what: str) -> int:
     """`number * factor` as an exact int between 1 and LARGEST."""
-    from decimal import Decimal
-
-    exact = Decimal(number) * factor
+    exact: Any = int(number) * factor if number.isdigit() else _decimal(number) * factor
     if exact < 1:
         raise refuse(name, text, "must be positive", 1)
     if exact > LARGEST:
@@ -61,6 +60,12 @@ def whole(number: str, factor: int, text: object, name: str, what: str) -> int:
     if exact != int(exact):
         raise refuse(name, text, f"must be {what if what != 'bytes' else 'a whole number of bytes'}", int(exact))
     return int(exact)
+
+
+def _decimal(number: str) -> Any:
+    from decimal import Decimal
+
+    return Decimal(number)
 
 
 def _split(text: str | int | float, name: str, example: str) -> tuple[str, str]:

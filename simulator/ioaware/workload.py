@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from . import tables
 from .errors import InputError, closest, unknown
 from .problem import AttentionProblem, check_count
 
-FOLDER = Path(__file__).parent / "workloads"
+FOLDER = tables.folder("workloads")
 PHASE_KEYS = (
     "name", "source", "layers", "steps", "heads", "kv_heads", "head_dim", "value_dim", "q_len", "kv_len", "mask",
 )  # fmt: skip
@@ -45,24 +45,19 @@ class Workload:
 
 def names() -> list[str]:
     """All workloads."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return tables.names(FOLDER)
 
 
 def load(name: str, **overrides: Any) -> Workload:
     """The workload of that name or file; `overrides` (batch, dtype, direction, ...) go to every phase's problem."""
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name.lower()}.toml"
-    if name.endswith(".toml") and not path.is_file():
-        raise InputError(f"workload file {name!r}: no such file; `ioaware list workloads` shows the built-in ones")
-    if not path.is_file():
+    if not name.endswith(".toml") and name.lower() not in names():
         raise unknown("workload", name, names(), "`ioaware list workloads` shows all, or give a .toml file")
-    import tomllib
-
+    path = name if name.endswith(".toml") else tables.path_of(FOLDER, name)
+    table = tables.read(path, "workload")
     try:
-        return from_table(path.stem, tomllib.loads(path.read_text(encoding="utf-8")), overrides)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f"workload file {str(path)!r} is not TOML: {e}") from None
+        return from_table(tables.file_name(path).removesuffix(".toml"), table, overrides)
     except InputError as e:
-        raise InputError(f"{path.name}: {e}") from None
+        raise InputError(f"{tables.file_name(path)}: {e}") from None
 
 
 def from_table(name: str, table: dict[str, Any], overrides: dict[str, Any]) -> Workload:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -28,7 +27,7 @@ def option(*names: str, **attributes: Any) -> Callable[[Function], Function]:
 def run(command: click.Command, name: str) -> None:
     """Run a command with the house's manners and exit."""
     try:
-        defaults = load_config(command)
+        defaults = load_config()
         result = command.main(prog_name=name, standalone_mode=False, default_map=defaults)
         sys.stdout.flush()
         sys.exit(result if isinstance(result, int) else 0)
@@ -52,13 +51,13 @@ def _refuse(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def config_files() -> list[Path]:
+def config_files() -> list[str]:
     """The configuration files that exist, the strongest first."""
-    found = [Path("ioaware.toml"), Path(click.get_app_dir("ioaware")) / "config.toml"]
-    return [path for path in found if path.is_file()]
+    found = ["ioaware.toml", os.path.join(click.get_app_dir("ioaware"), "config.toml")]
+    return [path for path in found if os.path.isfile(path)]
 
 
-def load_config(command: click.Command) -> dict[str, Any]:
+def load_config() -> dict[str, Any]:
     """click's default map from the configuration files: keys are option names, as in `sram = "192KB"`."""
     values: dict[str, Any] = {}
     for path in reversed(config_files()):
@@ -66,17 +65,13 @@ def load_config(command: click.Command) -> dict[str, Any]:
     return {"simulate": values, "fits": values, "config": values, **values} if values else {}
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: str) -> dict[str, Any]:
     """One configuration file; an unknown key gets the nearest option."""
-    import tomllib
-
+    from .. import tables
     from .simulate import simulate
 
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f"{path} is not TOML: {e}") from None
     known = {p.opts[-1].lstrip("-"): p.name or "" for p in simulate.params}
+    table = tables.read(path, "configuration")
     for key in table:
         if key not in known:
             raise InputError(f"{path}: unknown key {key!r}; did you mean {closest(key, known)!r}?")

@@ -32,8 +32,8 @@ def _names(kind: str) -> list[str]:
     if kind == "devices":
         from .. import device
 
-        tables = [(n, device.read(device.FOLDER / f"{n}.toml")) for n in device.names() if n != "cpu"]
-        rows = [f"{n:<18} {d.name}{_aliases(d.aliases)}" for n, d in tables]
+        known = [(n, device.load(n)) for n in device.names() if n != "cpu"]
+        rows = [f"{n:<18} {d.name}{_aliases(d.aliases)}" for n, d in known]
         return [*rows, f"{'cpu':<18} the machine itself, its caches read from the operating system"]
     if kind == "algorithms":
         from ..algorithms import ALGORITHMS

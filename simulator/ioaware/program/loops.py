@@ -17,6 +17,9 @@ class Axis:
     letter: str = "x"
     tiled: bool = False
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     def __str__(self) -> str:
         return self.name
 
@@ -52,6 +55,9 @@ class Index:
 
     name: str
     over: Walk
+
+    def __hash__(self) -> int:  # the name says nearly all; hashing what is walked would cost more than it tells apart
+        return hash(self.name)
 
     @property
     def axis(self) -> Axis:

@@ -16,7 +16,7 @@ from ..program.recorder import Program
 from ..sizes import ONE, Size, size
 from ..traffic import Moved, Traffic
 from .algebra import Loops, accesses, exponentials, flops, nodes, operand_reads, total
-from .evaluate import Evaluator, TileSizes, compile_sizes, size_of
+from .evaluate import Evaluator, TileSizes, size_of
 
 Key: TypeAlias = tuple[str, ...]
 Quantity: TypeAlias = tuple[Key, Size, Loops]  # what, how much per iteration, iterated by which loops
@@ -82,9 +82,10 @@ def _compiled(program: Program, quantities: Quantities) -> tuple[tuple[Key, ...]
         forms = closed_forms(program, quantities)
     except NoClosedForm:
         return None
-    return tuple(forms), compile_sizes(list(forms.values()))
+    return tuple(forms), Evaluator(list(forms.values()))
 
 
+@lru_cache
 def closed_forms(program: Program, quantities: Quantities) -> dict[Key, Size]:
     """Every quantity summed over its loops, symbolically. Raises NoClosedForm."""
     forms: dict[Key, Size] = {}

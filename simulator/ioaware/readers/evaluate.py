@@ -1,13 +1,14 @@
-"""From closed forms to numbers: sizes compiled once into one Python function of exact integers."""
+"""From closed forms to numbers: exact integers, by interpretation or by one compiled Python function."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from math import prod
+from typing import Any, NamedTuple, TypeAlias
 
-from ..masks import Statistics
+from .. import masks
 from ..problem import AttentionProblem
-from ..sizes import Atom, Name, Size, name
+from ..sizes import Atom, Ceil, Least, Name, Size, Whole, name
 from .algebra import Statistic
 
 
@@ -32,11 +33,19 @@ def size_of(role: str) -> Size:
     return name(f"bytes_{role}")
 
 
-class Evaluator(Protocol):
-    """Exact values of sizes for `sequences` sequences of one (q_len, kv_len).
+Statistics: TypeAlias = Callable[..., masks.Statistics]
 
-    `statistics(q_len, kv_len, tile_q, tile_kv)` stands in for the mask's own where bounds are wanted.
+
+class Evaluator:
+    """Exact values of closed forms. The first call interprets them, later calls run them compiled.
+
+    Compiling costs a thousand evaluations, and many forms are wanted once.
     """
+
+    def __init__(self, sizes: Sequence[Size]) -> None:
+        self.sizes = tuple(sizes)
+        self.compiled: Callable[..., tuple[int, ...]] | None = None
+        self.calls = 0
 
     def __call__(
         self,
@@ -44,14 +53,54 @@ class Evaluator(Protocol):
         length: tuple[int, int],
         sequences: int,
         tiles: TileSizes,
-        statistics: Callable[..., Statistics] | None = None,
+        statistics: Statistics | None = None,
     ) -> tuple[int, ...]:
-        """The values, in the order in which the sizes were given."""
-        ...
+        """The values for `sequences` sequences of one (q_len, kv_len), in the order in which the sizes were given.
+
+        `statistics(q_len, kv_len, tile_q, tile_kv)` stands in for the mask's own where bounds are wanted.
+        """
+        q_len, kv_len = length
+        of_mask = statistics or problem.band.statistics
+        arguments = (
+            sequences, problem.kv_heads, problem.group, q_len, kv_len, problem.head_dim, problem.value_dim,
+            tiles.q, tiles.kv, *problem.itemsizes, lambda tile_q, tile_kv: of_mask(q_len, kv_len, tile_q, tile_kv),
+        )  # fmt: skip
+        self.calls += 1
+        if self.calls == 1:
+            return self._interpreted(arguments)
+        if self.compiled is None:
+            self.compiled = compiled(self.sizes)
+        return self.compiled(*arguments)
+
+    def _interpreted(self, arguments: tuple[Any, ...]) -> tuple[int, ...]:
+        names = dict(zip(PARAMETERS, arguments, strict=True))
+        return tuple(interpreted(e, names) for e in self.sizes)
 
 
-def compile_sizes(sizes: Sequence[Size]) -> Evaluator:
-    """One function that evaluates all sizes; what several of them mention is computed once."""
+def interpreted(e: Size, names: dict[str, Any]) -> int:
+    """The value of a size, given the values of all PARAMETERS."""
+
+    def value(a: Atom) -> int:
+        match a:
+            case Name(name):
+                number: int = names[name]
+                return number
+            case Ceil(over, by):
+                return -(-interpreted(over, names) // interpreted(by, names))
+            case Least(left, right):
+                return min(interpreted(left, names), interpreted(right, names))
+            case Statistic(what, tile_q, tile_kv):
+                sums = names["statistics"](interpreted(tile_q, names), interpreted(tile_kv, names))
+                return int(getattr(sums, what))
+            case Whole(inner):
+                return interpreted(inner, names)
+        raise TypeError(f"{a!r} has no value outside its loop")
+
+    return sum(c * prod(map(value, m)) for m, c in e.terms.items())
+
+
+def compiled(sizes: Sequence[Size]) -> Callable[..., tuple[int, ...]]:
+    """One Python function of PARAMETERS for all sizes; what several of them mention is computed once."""
     hoisted: dict[str, str] = {}
 
     def hoist(text: str) -> str:
@@ -70,21 +119,5 @@ def compile_sizes(sizes: Sequence[Size]) -> Evaluator:
     source = f"def f({', '.join(PARAMETERS)}):\n{''.join(lines)}    return ({results})\n"
     namespace: dict[str, Any] = {}
     exec(compile(source, "<closed form>", "exec"), namespace)
-    f = namespace["f"]
-
-    def evaluate(
-        problem: AttentionProblem,
-        length: tuple[int, int],
-        sequences: int,
-        tiles: TileSizes,
-        statistics: Callable[..., Statistics] | None = None,
-    ) -> tuple[int, ...]:
-        q_len, kv_len = length
-        of_mask = statistics or problem.band.statistics
-        result: tuple[int, ...] = f(
-            sequences, problem.kv_heads, problem.group, q_len, kv_len, problem.head_dim, problem.value_dim,
-            tiles.q, tiles.kv, *problem.itemsizes, lambda tile_q, tile_kv: of_mask(q_len, kv_len, tile_q, tile_kv),
-        )  # fmt: skip
-        return result
-
-    return evaluate
+    f: Callable[..., tuple[int, ...]] = namespace["f"]
+    return f

@@ -7,13 +7,13 @@ from functools import lru_cache
 from ..problem import AttentionProblem
 from ..program.recorder import Program
 from ..sizes import product
-from .evaluate import Evaluator, TileSizes, compile_sizes, size_of
+from .evaluate import Evaluator, TileSizes, size_of
 
 
 @lru_cache
 def _compiled(program: Program) -> Evaluator:
     tensors = program.tensors.values()
-    return compile_sizes([product(tuple(a.length for a in t.axes)) * size_of(t.dtype) for t in tensors])
+    return Evaluator([product(tuple(a.length for a in t.axes)) * size_of(t.dtype) for t in tensors])
 
 
 def footprint(program: Program, problem: AttentionProblem, tiles: TileSizes) -> dict[str, int]:

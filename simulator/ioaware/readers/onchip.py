@@ -16,9 +16,9 @@ from ..problem import AttentionProblem
 from ..program.loops import Extent, Index, Seen, Tiles, rows
 from ..program.nodes import Load, Loop, Node, Op, Shape, Value
 from ..program.recorder import Program
-from ..sizes import Atom, Size, least, product, size
+from ..sizes import Atom, Size, Whole, least, product, size
 from .algebra import nodes
-from .evaluate import Evaluator, TileSizes, compile_sizes, size_of
+from .evaluate import Evaluator, TileSizes, size_of
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,9 @@ def moments(program: Program) -> Iterator[Moment]:
     return walk(program.body, (), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Room(Atom):
-    """The bytes that a value may take: every tile is full, but never longer than its axis."""
-
-    bytes: Size
-
-    def python(self) -> str:
-        return self.bytes.python()
-
-
 @lru_cache(maxsize=4096)
-def room(shape: Shape, role: str) -> Room:
-    """The room of a shape; the itemsize of its dtype role is a parameter of the closed form."""
+def room(shape: Shape, role: str) -> Whole:
+    """The bytes a shape may take: every tile is full, but never longer than its axis."""
 
     def longest(a: Atom) -> Size:
         if isinstance(a, Extent):
@@ -76,7 +66,7 @@ def room(shape: Shape, role: str) -> Room:
             return least(over.step, limit)
         return a.index.axis.length if isinstance(a, Seen) else size(a)
 
-    return Room(product(shape).map(longest) * size_of(role))
+    return Whole(product(shape).map(longest) * size_of(role))
 
 
 def _sum(values: Iterable[Value]) -> Size:
@@ -87,7 +77,7 @@ def _sum(values: Iterable[Value]) -> Size:
 @lru_cache
 def total_bytes(program: Program) -> Evaluator:
     """The bytes held at each moment: their greatest is the high-water mark."""
-    return compile_sizes(list(dict.fromkeys(_sum(moment.values) for moment in moments(program))))
+    return Evaluator(list(dict.fromkeys(_sum(moment.values) for moment in moments(program))))
 
 
 @lru_cache
@@ -95,7 +85,7 @@ def _parts(program: Program) -> tuple[Evaluator, int]:
     """The same for loaded tiles, then for computed values; and where the second begin."""
     loaded = dict.fromkeys(_sum(v for v in m.values if v.source is not None) for m in moments(program))
     computed = dict.fromkeys(_sum(v for v in m.values if v.source is None) for m in moments(program))
-    return compile_sizes([*loaded, *computed]), len(loaded)
+    return Evaluator([*loaded, *computed]), len(loaded)
 
 
 def on_chip(program: Program, problem: AttentionProblem, tiles: TileSizes) -> OnChip:
@@ -122,11 +112,11 @@ class Entry(NamedTuple):
 def ledger(program: Program, problem: AttentionProblem, tiles: TileSizes) -> tuple[str, int, list[Entry]]:
     """(kernel, line, values) of the moment at which a block of the program holds most, largest value first."""
     everything = list(moments(program))
-    evaluate = compile_sizes([_sum(m.values) for m in everything])
+    evaluate = Evaluator([_sum(m.values) for m in everything])
     length, _ = max(problem.lengths(), key=lambda item: max(evaluate(problem, item[0], 1, tiles)))
     totals = evaluate(problem, length, 1, tiles)
     top = everything[totals.index(max(totals))]
-    sizes = compile_sizes([_sum([v]) for v in top.values])(problem, length, 1, tiles)
+    sizes = Evaluator([_sum([v]) for v in top.values])(problem, length, 1, tiles)
     name = _namer(program)
     entries = [
         Entry(name(v), v.line, "x".join(map(str, v.shape)), n, v.source is not None)
