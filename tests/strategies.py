@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
+
 from ioaware.masks import Band
 from ioaware.problem import AttentionProblem
 from ioaware.readers.evaluate import TileSizes

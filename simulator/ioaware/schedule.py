@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -192,7 +192,7 @@ class _Need:
     def frontier(self) -> Iterator[tuple[int, int]]:
         """For every query tile the longest key tile that fits, from the longest query tile down."""
         at, last = 0, len(self.kv_sizes) - 1
-        fitting = bisect_left(self.q_sizes, True, key=lambda q: not self.fits(q, self.kv_sizes[0]))
+        fitting = bisect_right(self.q_sizes, self.sram_bytes, key=lambda q: self.bytes(q, self.kv_sizes[0]))
         for q in reversed(self.q_sizes[:fitting]):
             while at < last and self.fits(q, self.kv_sizes[at + 1]):
                 at += 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ioaware import reference
 from ioaware.algorithms import ALGORITHMS
 from ioaware.masks import FULL
@@ -15,7 +16,6 @@ from ioaware.readers.execute import execute
 from ioaware.readers.onchip import on_chip
 from ioaware.readers.walk import walked
 from ioaware.traffic import Moved, Traffic
-
 from tests.strategies import EXACT, problems, tiles
 
 TEXTS = {f.__name__: f for a in ALGORITHMS for f in (a.forward, a.backward)}

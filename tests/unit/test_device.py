@@ -10,7 +10,7 @@ from ioaware import device
 from ioaware.cpu import this_cpu
 from ioaware.errors import InputError
 
-FILES = sorted(device.FOLDER.glob("*.toml"))
+FILES = sorted(Path(device.FOLDER).glob("*.toml"))
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
@@ -254,7 +254,7 @@ def test_a_file_that_is_not_toml(tmp_path, content):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="no such file"):
         device.load(str(tmp_path / "absent.toml"))
 
 

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_a_built_in_workload_is_sound(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_phase_states_its_mask_and_a_repository(name):
-    for phase in tomllib.loads((workload.FOLDER / f"{name}.toml").read_text(encoding="utf-8"))["phase"]:
+    for phase in tomllib.loads((Path(workload.FOLDER) / f"{name}.toml").read_text(encoding="utf-8"))["phase"]:
         assert phase["mask"] in ("full", "causal")
         assert re.search(r"[\w-]+/[\w-]+", phase["source"])
 

@@ -1,0 +1,14 @@
+"""The wheel holds our three packages with their tables, and nothing else: no tests, no generic top-level names."""
+
+import sys
+import zipfile
+
+EXPECTED = {"ioaware", "ioaware_kernels", "ioaware_proofs"}
+NEEDED = ("ioaware/py.typed", "ioaware/devices/a100-sxm-40gb.toml", "ioaware/workloads/pi0.toml")
+
+names = zipfile.ZipFile(sys.argv[1]).namelist()
+top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+missing = [name for name in NEEDED if name not in names]
+if top != EXPECTED or missing:
+    sys.exit(f"{sys.argv[1]}: top-level names {sorted(top)}, expected {sorted(EXPECTED)}; missing {missing}")
+print(f"{len(names)} files; top-level names {sorted(top)}")
