@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from .errors import refuse
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -35,6 +37,11 @@ class Band:
 
     left: int | None = None
     right: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, side in (("left", self.left), ("right", self.right)):
+            if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 0):
+                raise refuse(f"Band {name}", side, "a number of keys beside the query's own, or None for all", 0)
 
     def sees(self, q: Positions, k: Positions, q_len: int, kv_len: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """The element mask of queries `q` and keys `k` (broadcast against each other): bool."""

@@ -6,7 +6,7 @@ import click
 from click.core import ParameterSource
 
 from .conventions import config_files
-from .options import DEBUG
+from .options import BUILT_IN, DEBUG
 from .simulate import simulate
 
 ORIGINS = {
@@ -31,5 +31,5 @@ def config_command(ctx: click.Context, debug: bool) -> None:  # noqa: FBT001
             source = inner.get_parameter_source(parameter.name)
             origin = ORIGINS.get(source, "built-in") if source else "built-in"
             value = inner.params[parameter.name]
-            shown = "" if value in (None, ()) else value
+            shown = BUILT_IN.get(parameter.name, "none") if value in (None, ()) else value
             click.echo(f"{parameter.opts[-1].lstrip('-'):<12} {shown!s:<24} {origin}")

@@ -35,6 +35,11 @@ DEVICE = (
     option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change a device field; repeatable."),
 )
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+BUILT_IN = {  # what an option that is not given means
+    "n": "8192", "d": "64", "heads": "1", "batch": "1", "dtype": "fp16", "mask": "full", "dropout": "0",
+    "direction": "fwd", "d_v": "as d", "kv_heads": "as heads", "q_len": "as N", "kv_len": "as N",
+    "sram": "the device's", "algorithms": "naive flash1 flash2",
+}  # fmt: skip
 LENGTHS = ("n", "q_len", "kv_len", "d", "d_v", "heads", "kv_heads", "mask", "causal")
 
 
