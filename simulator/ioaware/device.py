@@ -17,6 +17,7 @@ from .units import parse_bytes, parse_count, parse_rate
 FOLDER = tables.folder("devices")
 TOLERANCE = 0.01  # datasheets round: every identity must hold within 1 %
 GIVEN = "given by the user"
+KINDS = ("gpu", "tpu", "cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,10 @@ class Device:
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise unknown("device kind", self.kind, KINDS, f"known: {', '.join(KINDS)}")
+        if not self.name:
+            raise InputError("device name is empty; give it one")
         for name, got, expected in self.identities():
             if abs(got / expected - 1) > TOLERANCE:
                 raise InputError(
@@ -68,7 +73,8 @@ class Device:
             a, b = getattr(self, small), getattr(self, large)
             if a is not None and a > b:
                 raise InputError(
-                    f"device {self.name!r}: {small}={a:,} exceeds {large}={b:,}; at most {b:,} is possible"
+                    f"device {self.name!r}: {small}={a:,} is part of {large}={b:,} and exceeds it; the nearest legal "
+                    f"value of {small} is {b:,}, of {large} {a:,}"
                 )
 
     def identities(self) -> Iterator[tuple[str, float, float]]:
@@ -101,9 +107,10 @@ class Device:
 
         A changed part changes its datasheet product (more SMs, more FLOP/s); a changed product keeps what was asked.
         """
-        changes = {name: parse_field(name, value) for name, value in settings.items()}
-        if "sram_bytes" in changes and self.shared_bytes:
-            changes.setdefault("shared_bytes", changes["sram_bytes"])  # what fast memory there is, a block may use
+        changes: dict[str, Any] = {name: parse_field(name, value) for name, value in settings.items()}
+        if "sram_bytes" in changes and self.shared_bytes:  # what is added or taken away, a block gains or loses
+            grown = self.shared_bytes + max(0, changes["sram_bytes"] - self.sram_bytes)
+            changes.setdefault("shared_bytes", min(grown, changes["sram_bytes"]))
         values = {name: changes.get(name, getattr(self, name)) for name in NUMBERS}
         for whole, parts in PARTS.items():
             if whole in changes:
@@ -135,7 +142,7 @@ def product(factors: list[Any]) -> float | None:
     return out
 
 
-def parse_field(name: str, value: str | int | float) -> int | float | str:
+def parse_field(name: str, value: str | int | float) -> int | float:
     """A device number in base units, from text with or without a unit; raises InputError."""
     if name not in NUMBERS:
         raise unknown("device field", name, NUMBERS, "`ioaware list devices a100` shows every field")

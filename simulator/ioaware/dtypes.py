@@ -20,7 +20,7 @@ def canonical(name: str, field: str = "dtype") -> str:
     """The one name of a number format; raises InputError with the nearest name."""
     key = ALIASES.get(str(name).lower(), str(name).lower())
     if key not in FLOATS:
-        raise unknown(field, name, [*FLOATS, *ALIASES], f"known: {', '.join(FLOATS)}")
+        raise unknown(field, name, FLOATS, f"known: {', '.join(FLOATS)}")
     return key
 
 

@@ -38,7 +38,7 @@ class MissingExtra(IoawareError):
 
 def refuse(name: str, value: object, rule: str, nearest: object) -> InputError:
     """The house's sentence: what was given, the rule, the nearest legal value."""
-    return InputError(f"{name}={shown(value)}: {rule}; the nearest legal value is {nearest}")
+    return InputError(f"{name}={shown(value)}: {rule}; the nearest legal value is {shown(nearest)}")
 
 
 def shown(value: object) -> str:
@@ -50,7 +50,7 @@ def shown(value: object) -> str:
 def unknown(kind: str, name: object, known: Iterable[str], see: str) -> InputError:
     """An unknown name, its nearest neighbour and where all of them are listed."""
     nearest = closest(str(name), known)
-    return InputError(f"{kind} {shown(name)!r} is unknown; did you mean {nearest!r}? {see}")
+    return InputError(f"{kind} {shown(name)!r} is unknown, the nearest is {nearest!r}; {see}")
 
 
 def closest(name: str, known: Iterable[str]) -> str:

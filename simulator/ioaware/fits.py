@@ -55,9 +55,9 @@ class PassFits:
 
 
 def fits(algorithms: Iterable[Algorithm], problem: AttentionProblem, device: Device) -> list[PassFits]:
-    """Forward and backward fits of every tiled algorithm. Raises InputError where not even the smallest tile fits."""
+    """The fits of every tiled algorithm in the problem's passes. Raises InputError where not even the smallest fits."""
     tiled = [a for a in algorithms if not a.library_kernels]
-    return [_pass(a, direction, problem, device) for a in tiled for direction in ("fwd", "bwd")]
+    return [_pass(a, direction, problem, device) for a in tiled for direction in problem.passes]
 
 
 def _pass(algorithm: Algorithm, direction: str, problem: AttentionProblem, device: Device) -> PassFits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isqrt
 from typing import NamedTuple
 
 from .dtypes import ITEMSIZE, canonical
@@ -98,8 +99,9 @@ class AttentionProblem:
     def _check_heads(self) -> None:
         assert self.kv_heads is not None
         if self.heads % self.kv_heads:
-            divisors = [k for k in range(1, min(self.heads, 10**6) + 1) if self.heads % k == 0]
-            nearest = min(divisors, key=lambda k: abs(k - self.kv_heads))  # type: ignore[operator]
+            small = [k for k in range(1, min(isqrt(self.heads), 10**5) + 1) if self.heads % k == 0]
+            wanted = self.kv_heads
+            nearest = min((*small, *(self.heads // k for k in small)), key=lambda k: abs(k - wanted))
             raise refuse("kv_heads", self.kv_heads, f"must divide heads={self.heads:,}", nearest)
 
     def _check_mask(self) -> None:
@@ -170,16 +172,17 @@ class AttentionProblem:
 def check_count(name: str, value: object) -> int:
     """A positive integer of sane size; raises InputError."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise refuse(name, value, "must be a positive integer", 1)
+        number = value if isinstance(value, float) and 1 <= value <= LARGEST else 1
+        raise refuse(name, value, "must be a positive integer", round(number))
     if value < 1:
-        raise refuse(name, value, "must be positive", 1)
+        raise refuse(name, value, "must be at least 1", 1)
     if value > LARGEST:
         raise refuse(name, value, "at most 10^15", LARGEST)
     return value
 
 
 def _lengths(name: str, value: int | Sequence[int] | None) -> int | tuple[int, ...]:
-    if value is None or isinstance(value, int):
+    if not isinstance(value, (tuple, list)):
         return check_count(name, value)
     if not value:
         raise InputError(f"{name} is empty; give one length per sequence")

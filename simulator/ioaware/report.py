@@ -159,7 +159,7 @@ class Report:
         for name, a in self.algorithms.items():
             algorithms[name] = {**a.as_dict(), "passes": {p.direction: p.as_dict() for p in a.passes}}
         return {
-            **_header(self.device),
+            **header(self.device),
             "problem": problem_dict(self.problem),
             "algorithms": algorithms,
             "published_bounds": [p._asdict() for p in self.published],
@@ -186,7 +186,7 @@ class WorkloadReport:
             for phase, report in zip(self.workload.phases, self.phases, strict=True)
         ]
         return {
-            **_header(self.device),
+            **header(self.device),
             "problem": phases[0]["problem"] if len(phases) == 1 else None,
             "algorithms": {name: a.as_dict() for name, a in self.algorithms.items()},
             "workload": {"name": self.workload.name, "title": self.workload.title, "phases": phases},
@@ -219,7 +219,7 @@ def _phase_dict(phase: Phase) -> dict[str, Any]:
     return {**about, "source": phase.source}
 
 
-def _header(device: Device) -> dict[str, Any]:
+def header(device: Device) -> dict[str, Any]:
     from . import __version__
 
     numbers = {n: getattr(device, n) for n in NUMBERS if getattr(device, n) is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from .readers.count import has_closed_form, total_of, traffic_quantities
 from .readers.evaluate import Evaluator, TileSizes
 from .readers.onchip import on_chip, total_bytes
 from .sizes import Ceil, Name, Size
+from .units import LARGEST
 
 GRANULE = 16  # rows of a tensor-core tile: mma.m16n8k16
 
@@ -34,7 +35,7 @@ class Schedule(NamedTuple):
 # ------------------------------------------------------------------------------------------------ choosing
 @dataclass(frozen=True)
 class Choice:
-    """How tile sizes are to be chosen. `rule`: best, paper or shipped; `given`: sizes instead of a rule.
+    """How tile sizes are to be chosen. `rule`: best, paper, shipped, or given with the sizes in `given`.
 
     `gemm` are the tiles of library matrix products (naive, eager, ...); without them each kernel reads its inputs once.
     """
@@ -72,29 +73,32 @@ def parse_tiles(text: str, name: str = "tiles") -> TileSizes:
     from .units import parse_count
 
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(parts):
-        raise InputError(f"{name}={text:.60}: not a rule and not a size; write best, paper, shipped or like 128x64")
-    return TileSizes(*(parse_count(part, name) for part in parts))
+    if len(parts) != 2:
+        raise InputError(f"{name}={text:.60}: not tile_q x tile_kv; write it like 128x64")
+    try:
+        return TileSizes(*(parse_count(part, name) for part in parts))
+    except InputError:
+        raise refuse(name, text, "tile_q and tile_kv are integers from 1 to 10^15", _repaired(parts)) from None
+
+
+def _repaired(parts: list[str]) -> TileSizes:
+    """The nearest tile to a text that is none: numbers rounded into range, words replaced by the usual sizes."""
+    sides = []
+    for part, usual in zip(parts, (128, 64), strict=True):
+        try:
+            sides.append(round(min(max(float(part), 1), LARGEST)))
+        except ValueError:
+            sides.append(usual)
+    return TileSizes(*sides)
 
 
 def _given(program: Program, problem: AttentionProblem, device: Device, tiles: TileSizes) -> Schedule:
     held = on_chip(program, problem, tiles).total
     if held > device.sram_bytes:
-        raise InputError(
-            f"tiles={tiles}: {program.name} holds {held:,} B on chip, the SRAM has {device.sram_bytes:,} B; "
-            f"{_nearest(program, problem, device.sram_bytes, tiles)}"
-        )
+        nearest = _Need(program, problem, device.sram_bytes).nearest(tiles)
+        rule = f"{program.name} would hold {held:,} B on chip, the SRAM has {device.sram_bytes:,} B"
+        raise refuse("tiles", tiles, rule, nearest) if nearest else _nothing_fits(program, problem, device.sram_bytes)
     return Schedule(tiles, "given", "tiles as given")
-
-
-def _nearest(program: Program, problem: AttentionProblem, sram_bytes: int, tiles: TileSizes) -> str:
-    """The nearest legal tile: the longest key tile for this query tile, or a shorter query tile."""
-    need = _Need(program, problem, sram_bytes)
-    for q in (tiles.q, *(s for s in reversed(tile_sizes(tiles.q)) if s < tiles.q)):
-        kv = next((s for s in reversed(tile_sizes(tiles.kv)) if s <= tiles.kv and need.fits(q, s)), None)
-        if kv:
-            return f"the nearest legal value is {TileSizes(q, kv)}"
-    return f"no tile of {GRANULE}x{GRANULE} or more fits"
 
 
 def paper_tiles(program: Program, problem: AttentionProblem, device: Device) -> Schedule:
@@ -155,12 +159,21 @@ def best_tiles(program: Program, problem: AttentionProblem, sram_bytes: int) -> 
 
 
 def _nothing_fits(program: Program, problem: AttentionProblem, sram_bytes: int) -> InputError:
-    smallest = on_chip(program, problem, TileSizes(GRANULE, GRANULE)).total
-    return refuse(
-        "sram", f"{sram_bytes:,} B",
-        f"{program.name}'s smallest tile, {GRANULE}x{GRANULE} at head_dim={problem.head_dim:,}, needs {smallest:,} B",
-        f"{smallest:,} B, or a smaller head_dim",
-    )  # fmt: skip
+    """Which SRAM would hold the smallest tile, and which head_dim or value_dim the SRAM would hold."""
+    value_dim = problem.value_dim or 1
+    widest = "value_dim" if value_dim > problem.head_dim else "head_dim"
+    d = max(problem.head_dim, value_dim)
+
+    def smallest(d: int) -> int:
+        narrower = replace(problem, head_dim=min(d, problem.head_dim), value_dim=min(d, value_dim))
+        return on_chip(program, narrower, TileSizes(GRANULE, GRANULE)).total
+
+    need, fitting = smallest(d), bisect_right(range(1, d + 1), sram_bytes, key=smallest)
+    legal = [f"sram={need}"] * (need <= LARGEST) + [f"{widest}={fitting}"] * (fitting > 0)
+    return InputError(
+        f"sram={sram_bytes:,} B and {widest}={d:,}: the smallest tile of {program.name}, {GRANULE}x{GRANULE}, holds "
+        f"{need:,} B; nearest and legal: {' or '.join(legal)}"
+    )
 
 
 def _square_tiles(need: _Need) -> Schedule:
@@ -197,6 +210,17 @@ class _Need:
             while at < last and self.fits(q, self.kv_sizes[at + 1]):
                 at += 1
             yield q, self.kv_sizes[at]
+
+    def nearest(self, tiles: TileSizes) -> TileSizes | None:
+        """The largest legal tile within these: the query tile as long as can be, then the key tile."""
+        q_sizes, kv_sizes = ([s for s in sizes if s <= limit] or [sizes[0]] for sizes, limit in (
+            (self.q_sizes, tiles.q), (self.kv_sizes, tiles.kv)
+        ))  # fmt: skip
+        fitting = bisect_right(q_sizes, self.sram_bytes, key=lambda q: self.bytes(q, kv_sizes[0]))
+        if not fitting:
+            return None
+        q = q_sizes[fitting - 1]
+        return TileSizes(q, kv_sizes[bisect_right(kv_sizes, self.sram_bytes, key=lambda kv: self.bytes(q, kv)) - 1])
 
     def shorter(self, kv: int) -> Iterator[int]:
         """All key tiles up to `kv`, the longest first."""

@@ -11,7 +11,7 @@ from .algorithms import Algorithm
 from .bounds import compulsory, lower_bound, published
 from .cost import cost
 from .device import Device, load
-from .errors import InputError
+from .errors import InputError, unknown
 from .hierarchy import launches, levels
 from .problem import AttentionProblem
 from .program.recorder import record
@@ -48,9 +48,8 @@ def simulate(
     Raises InputError, ProgramError.
     """
     choice, hardware = choose(tiles, gemm_tiles), describe(device, sram, settings)
-    found = [as_algorithm(a) for a in algorithms]
-    if not found:
-        raise InputError("no algorithm is named; `ioaware list algorithms` shows all")
+    found = _distinct(algorithms)
+    _refuse_idle(choice, found)
     reports = {a.name: _algorithm(a, problem, hardware, choice) for a in found}
     return Report(problem, hardware, reports, tuple(published(problem, hardware.sram_bytes)))
 
@@ -76,10 +75,12 @@ def simulate_workload(
 
 def choose(tiles: str, gemm_tiles: str | None) -> Choice:
     """How tile sizes are chosen, from their text."""
-    gemm = parse_tiles(gemm_tiles, "gemm-tiles") if gemm_tiles else None
+    gemm = parse_tiles(gemm_tiles, "gemm-tiles") if gemm_tiles is not None else None
     if tiles in RULES:
         return Choice(tiles, None, gemm)
-    return Choice("best", parse_tiles(tiles), gemm)
+    if not any(c.isdigit() for c in tiles):
+        raise unknown("tiles rule", tiles, RULES, f"known: {', '.join(RULES)}, or a size like 128x64")
+    return Choice("given", parse_tiles(tiles), gemm)
 
 
 def describe(
@@ -89,6 +90,8 @@ def describe(
     hardware = load(device) if isinstance(device, str) else device
     changes = dict(settings or {})
     if sram is not None:
+        if "sram_bytes" in changes:
+            raise InputError(f"sram={sram} and sram_bytes={changes['sram_bytes']} say the same thing; give one of them")
         changes["sram_bytes"] = parse_bytes(sram, "sram")
     return hardware.with_settings(changes) if changes else hardware
 
@@ -100,6 +103,28 @@ def as_algorithm(algorithm: AnyAlgorithm) -> Algorithm:
     if isinstance(algorithm, Algorithm):
         return algorithm
     return Algorithm(algorithm.__name__, (algorithm.__doc__ or "").strip().partition("\n")[0], algorithm, None)
+
+
+def _distinct(algorithms: Iterable[AnyAlgorithm]) -> list[Algorithm]:
+    """The algorithms, each once; two different ones must not share a name."""
+    found: dict[str, Algorithm] = {}
+    for algorithm in map(as_algorithm, algorithms):
+        if found.setdefault(algorithm.name, algorithm) != algorithm:
+            raise InputError(f"two algorithms are called {algorithm.name!r}: rename one of them")
+    if not found:
+        raise InputError("no algorithm is named; `ioaware list algorithms` shows all")
+    return list(found.values())
+
+
+def _refuse_idle(choice: Choice, found: list[Algorithm]) -> None:
+    """A choice of tiles that no algorithm here would follow."""
+    names = ", ".join(a.name for a in found)
+    if all(a.library_kernels for a in found) and choice.rule != "best":
+        raise InputError(
+            f"tiles={choice.given or choice.rule}: {names} leave tiles to library kernels; give gemm-tiles"
+        )
+    if choice.gemm and not any(a.library_kernels for a in found):
+        raise InputError(f"gemm-tiles={choice.gemm}: {names} call no library matrix product; give tiles")
 
 
 def _algorithm(algorithm: Algorithm, problem: AttentionProblem, device: Device, choice: Choice) -> AlgorithmReport:

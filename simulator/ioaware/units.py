@@ -13,7 +13,8 @@ from .errors import InputError, refuse
 
 PREFIXES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 LARGEST = 10**15  # of any count or capacity: beyond it a typing error is likelier than a wish
-_QUANTITY = re.compile(r"\s*([+-]?[0-9][0-9_,]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/]*)\s*")
+_WHOLE = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*"
+_QUANTITY = re.compile(rf"\s*([+-]?(?:{_WHOLE})(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{{1,3}})?)\s*([A-Za-z/]*)\s*")
 
 
 def parse_bytes(text: str | int, name: str = "size") -> int:
@@ -22,12 +23,13 @@ def parse_bytes(text: str | int, name: str = "size") -> int:
     Raises InputError for bits, unknown units, fractions of a byte, and sizes outside 1 .. 10**15.
     """
     number, unit = _split(text, name, "a size like 192KB")
+    prefix = unit[:1].upper() if unit[:1].upper() in PREFIXES else ""
     if "b" in unit:
-        raise InputError(f"{name}={text}: lower-case b means bits; write bytes, like {unit.replace('b', 'B')!r}")
+        raise InputError(f"{name}={text}: lower-case b means bits; write bytes, like {number}{prefix}B")
     bare = unit.upper().removesuffix("B").removesuffix("I")
-    if bare not in PREFIXES:
+    if bare not in PREFIXES or unit.upper() in ("I", "IB"):
         raise InputError(f"{name}={text}: {unit!r} is no unit of capacity; use B, KB, MB or GB (1024-based)")
-    return whole(number, 1024 ** PREFIXES[bare], text, name, "bytes")
+    return whole(number, 1024 ** PREFIXES[bare], text, name, "a whole number of bytes")
 
 
 def parse_count(text: str | int, name: str = "count") -> int:
@@ -38,15 +40,25 @@ def parse_count(text: str | int, name: str = "count") -> int:
     return whole(number, 1024 ** PREFIXES[unit.upper()], text, name, "an integer")
 
 
-def parse_rate(text: str | int | float, name: str = "rate") -> float:
-    """A rate per second in base units: `1555GB/s`, `312TFLOP/s`, `1.41GHz` (1000-based), or a bare number."""
-    number, unit = _split(text, name, "a rate like 1555GB/s")
-    bare = re.sub(r"(?i)(B/s|FLOPS|FLOP/s|Hz|T/s|/s)$", "", unit) if unit else ""
-    if "b" in unit or bare.upper() not in PREFIXES:
-        raise InputError(f"{name}={text}: {unit!r} is no rate; use GB/s, TFLOP/s or GHz (1000-based)")
-    rate = float(number) * 1000.0 ** PREFIXES[bare.upper()]
-    if not 0 < rate < 1e30:
-        raise refuse(name, text, "a rate is a positive finite number", 1)
+RATES = {  # ending of a field's name: its units, an example
+    "_bytes_per_s": (r"B/s", "1555GB/s"),
+    "_flop_per_s": (r"FLOPS|FLOP/s", "312TFLOP/s"),
+    "_transfers_per_s": (r"T/s", "2.43GT/s"),
+    "_hz": (r"Hz", "1.41GHz"),
+}
+SLOWEST, FASTEST = 1.0, 1e24
+
+
+def parse_rate(text: str | int | float, name: str) -> float:
+    """A rate per second in base units (1000-based), or a bare number; the field's name says which unit it has."""
+    units, example = next((rate for ending, rate in RATES.items() if name.endswith(ending)), (r"/s", "1G/s"))
+    number, unit = _split(text, name, f"a rate like {example}")
+    prefix = re.fullmatch(rf"([KMGTPkmgtp]?)(?:{units})?", unit)
+    if not prefix:
+        raise InputError(f"{name}={text}: {unit!r} is not its unit; write it like {example} (1000-based)")
+    rate = float(number) * 1000.0 ** PREFIXES[prefix[1].upper()]
+    if not SLOWEST <= rate <= FASTEST:
+        raise refuse(name, text, "a rate is 1 to 1e+24 per second", "1" if rate < SLOWEST else "1e+24")
     return rate
 
 
@@ -54,11 +66,11 @@ def whole(number: str, factor: int, text: object, name: str, what: str) -> int:
     """`number * factor` as an exact int between 1 and LARGEST."""
     exact: Any = int(number) * factor if number.isdigit() else _decimal(number) * factor
     if exact < 1:
-        raise refuse(name, text, "must be positive", 1)
+        raise refuse(name, text, "must be at least 1", 1)
     if exact > LARGEST:
-        raise refuse(name, text, f"at most 10^15 {what if what == 'bytes' else ''}".rstrip(), LARGEST)
+        raise refuse(name, text, "at most 10^15", LARGEST)
     if exact != int(exact):
-        raise refuse(name, text, f"must be {what if what != 'bytes' else 'a whole number of bytes'}", int(exact))
+        raise refuse(name, text, f"must be {what}", int(exact + _decimal("0.5")))
     return int(exact)
 
 

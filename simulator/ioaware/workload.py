@@ -53,6 +53,7 @@ def load(name: str, **overrides: Any) -> Workload:
     if not name.endswith(".toml") and name.lower() not in names():
         raise unknown("workload", name, names(), "`ioaware list workloads` shows all, or give a .toml file")
     path = name if name.endswith(".toml") else tables.path_of(FOLDER, name)
+    AttentionProblem(q_len=1, **overrides)  # so that a wrong override is not blamed on the file
     table = tables.read(path, "workload")
     try:
         return from_table(tables.file_name(path).removesuffix(".toml"), table, overrides)
@@ -68,6 +69,8 @@ def from_table(name: str, table: dict[str, Any], overrides: dict[str, Any]) -> W
     phases = table.get("phase")
     if not isinstance(phases, list) or not phases or "title" not in table:
         raise InputError("a workload needs a title and at least one [[phase]]")
+    if not isinstance(table["title"], str):
+        raise InputError(f"title={table['title']!r} must be a text")
     if not all(isinstance(phase, dict) for phase in phases):
         raise InputError("every phase is a table: [[phase]]")
     return Workload(name=name, title=table["title"], phases=tuple(_phase(p, overrides) for p in phases))
@@ -76,10 +79,14 @@ def from_table(name: str, table: dict[str, Any], overrides: dict[str, Any]) -> W
 def _phase(table: dict[str, Any], overrides: dict[str, Any]) -> Phase:
     for key in table:
         if key not in PHASE_KEYS:
-            raise InputError(f"unknown key {key!r}; did you mean {closest(key, PHASE_KEYS)!r}?")
+            near = closest(key, PHASE_KEYS)
+            raise InputError(f"phase {table.get('name', '?')!r}: unknown key {key!r}; did you mean {near!r}?")
     for key in ("name", "source", "layers", "heads", "head_dim", "q_len"):
         if key not in table:
             raise InputError(f"phase {table.get('name', '?')!r}: the key {key!r} is missing")
+    for key in ("name", "source"):
+        if not isinstance(table[key], str):
+            raise InputError(f"phase {table['name']!r}: {key}={table[key]!r} must be a text")
     shape = {key: v for key, v in table.items() if key not in ("name", "source", "layers", "steps")}
     try:
         return Phase(

@@ -70,7 +70,7 @@ def inside(folder, argv, env):
 
 def call(folder, *args, env=None, script="ioaware"):
     """A command in this process: fast. An exception that the command line lets through fails the test."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     with (
         inside(folder, [script, *args], env),
         contextlib.redirect_stdout(out),
@@ -78,7 +78,7 @@ def call(folder, *args, env=None, script="ioaware"):
         pytest.raises(SystemExit) as stop,
     ):
         run(COMMANDS[script], script)
-    return Result(stop.value.code or 0, out.getvalue(), err.getvalue())
+    return Result(stop.value.code or 0, *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
 
 def spawn(folder, *args, env=None, python=("-m", "ioaware"), **streams):

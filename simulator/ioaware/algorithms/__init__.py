@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..errors import unknown
+from ..errors import InputError, unknown
 from . import eager, flash1, flash2, fused_softmax, memory_efficient, naive
 
 
@@ -24,7 +24,7 @@ class Algorithm:
         """The function of a pass, `fwd` or `bwd`."""
         function = self.forward if direction == "fwd" else self.backward
         if function is None:
-            raise unknown("backward pass of", self.name, [a.name for a in ALGORITHMS], "only these have one")
+            raise InputError(f"{self.name} has no backward pass: define {self.name}_backward, or use --direction fwd")
         return function
 
 

@@ -35,10 +35,13 @@ class Lazy(click.Group):
         return command
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Lazy, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "--version", "-V", prog_name="ioaware")
-def ioaware() -> None:
+@click.pass_context
+def ioaware(ctx: click.Context) -> None:
     """What attention costs in bytes, why, and how far that is from the proved optimum."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 ioaware.add_command(simulate)

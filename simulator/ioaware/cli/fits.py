@@ -18,7 +18,7 @@ TILED = ("flash1", "flash2")
 @option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @DEBUG
 def fits_command(**values: Any) -> None:
-    """Say which tiles fit a device, forward and backward, and what a thread block holds.
+    """Say which tiles fit a device, forward and backward (or --direction), and what a thread block holds.
 
     Example: ioaware fits --device rtx4090 --d 128
     """
@@ -26,6 +26,7 @@ def fits_command(**values: Any) -> None:
     from ..errors import InputError
     from ..fits import fits
 
+    values["direction"] = values["direction"] or "fwd+bwd"
     device, wanted = hardware(values), problem(values)
     algorithms = find_all(values["algorithms"] or TILED)
     passes = fits(algorithms, wanted, device)
@@ -37,12 +38,12 @@ def fits_command(**values: Any) -> None:
         return
     import json
 
-    from ..report import _header, problem_dict
+    from ..report import header, problem_dict
 
     rows: dict[str, Any] = {}
     for p in passes:
         rows.setdefault(p.algorithm, {})[p.direction] = p.as_dict()
-    click.echo(json.dumps({**_header(device), "problem": problem_dict(wanted), "algorithms": rows}))
+    click.echo(json.dumps({**header(device), "problem": problem_dict(wanted), "algorithms": rows}))
 
 
 def _show(passes: list[Any], wanted: Any, device: Any) -> None:

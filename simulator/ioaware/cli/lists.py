@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..errors import unknown
+from ..errors import InputError, unknown
+from .conventions import option
 from .options import DEBUG
 
 KINDS = ("devices", "algorithms", "workloads", "dtypes")
@@ -72,11 +73,11 @@ def _details(kind: str, name: str) -> None:
             click.echo(f"  {phase.name}: {phase.layers} layers x {phase.steps} of {describe(phase.problem)}")
             click.echo(f"    source: {phase.source}")
     else:
-        raise unknown("kind with details", kind, ("devices", "workloads"), "details are of devices and workloads")
+        raise InputError(f"{kind} {name}: only devices and workloads have details; leave {name!r} out")
 
 
 @click.command("cite")
-@click.option("--alg", "algorithms", multiple=True, metavar="NAME", help="Algorithm; default naive, flash1, flash2.")
+@option("--alg", "algorithms", multiple=True, metavar="NAME", help="Algorithm; default naive, flash1, flash2.")
 @DEBUG
 def cite_command(algorithms: tuple[str, ...], debug: bool) -> None:  # noqa: FBT001
     """Print BibTeX of exactly what a simulation of these algorithms rests on."""

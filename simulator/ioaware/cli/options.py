@@ -34,7 +34,7 @@ DEVICE = (
     option("--sram", metavar="SIZE", help="Fast memory per SM, like 192KB (1024-based); default: the device's."),
     option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change a device field; repeatable."),
 )
-DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error (or IOAWARE_DEBUG=1).")
 BUILT_IN = {  # what an option that is not given means
     "n": "8192", "d": "64", "heads": "1", "batch": "1", "dtype": "fp16", "mask": "full", "dropout": "0",
     "direction": "fwd", "d_v": "as d", "kv_heads": "as heads", "q_len": "as N", "kv_len": "as N",
@@ -106,5 +106,7 @@ def hardware(values: dict[str, Any]) -> Device:
         field, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--set {text:.60}: not FIELD=VALUE; write it like --set l2_bytes=80MB")
+        if field.strip() in settings:
+            raise InputError(f"--set {text:.60}: {field.strip()} is set twice; give it once")
         settings[field.strip()] = value.strip()
     return describe(values["device"], values["sram"], settings)

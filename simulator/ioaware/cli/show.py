@@ -22,10 +22,18 @@ LEVEL_HELP = {
 }
 
 
+class Output(Console):
+    """A console that lets a broken pipe through: the command line exits on it, quietly."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console() -> Console:
-    """A console on stdout; 100 columns where there is no terminal to ask."""
+    """A console on stdout: 100 columns where there is no terminal to ask, no escape codes under NO_COLOR."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
-    return Console(width=width, highlight=False, emoji=False, markup=False)
+    plain = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+    return Output(width=width, highlight=False, emoji=False, markup=False, **plain)  # type: ignore[arg-type]
 
 
 def show(report: Report | WorkloadReport, *, explain: bool) -> None:
@@ -73,10 +81,10 @@ def describe(p: AttentionProblem) -> str:
 
 
 def _summary(algorithms: object) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    table.add_column("algorithm", no_wrap=True)
-    for name in ("tiles", *LEVELS, "time", "bound by", "x optimum"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("algorithm", overflow="fold")
+    for name in ("tiles", *LEVELS, "time", "by", "x optimum"):
+        table.add_column(name, justify="right", overflow="fold")
     for a in algorithms:  # type: ignore[attr-defined]
         table.add_row(a.name, _tiles(a), *_traffic(a), *_cost(a), f"{a.totals.ratio:.4g}")
     return table
@@ -103,7 +111,7 @@ def _notes(out: Console, report: Report) -> None:
         out.print(f"  {level:<10} {LEVEL_HELP[level]}", style="dim")
     for p in next(iter(report.algorithms.values())).passes:
         out.print(f"  optimum    {_bound(p)}", style="dim")
-    out.print("  time       each launch takes as long as its slowest engine, first order", style="dim")
+    out.print("  time       each launch takes as long as its slowest engine (by), first order", style="dim")
     missing = missing_rates(report.problem, report.device)
     if missing:
         known = " and no ".join(missing)
@@ -140,9 +148,9 @@ def _tensors(report: Report) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1), title="issued bytes per tensor")
     table.title_justify = "left"
     for name in ("algorithm", "tensor"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     for name in ("read", "written", "of which atomic"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for a in report.algorithms.values():
         label = a.name
         for tensor, moved in a.totals.levels["issued"].tensors.items():

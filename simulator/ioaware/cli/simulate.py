@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .. import __version__
 from .conventions import option
@@ -25,56 +26,63 @@ RUN = (
 @decorated(*PROBLEM, *DEVICE, *RUN)
 @DEBUG
 @click.version_option(__version__, "--version", "-V", prog_name="ioaware")
-def simulate(**values: Any) -> None:
+@click.pass_context
+def simulate(ctx: click.Context, /, **values: Any) -> None:
     """Count the bytes that attention moves, exactly.
 
     Four levels side by side: compulsory (each input once), issued (what thread blocks ask for: the papers' "HBM
     accesses"), DRAM (behind the L2), SRAM (inside the SM). Example: simulate --sram 192KB --N 8192
     """
-    report = _report(values)
+    report = _report(ctx, values)
     if values["as_json"]:
         import json
 
-        click.echo(json.dumps(report.as_dict()))
+        click.echo(json.dumps(report.as_dict(), allow_nan=False))
         return
     from .show import show
 
     show(report, explain=values["explain"])
 
 
-def _report(values: dict[str, Any]) -> Any:
-    from ..algorithms import DEFAULT
+def _report(ctx: click.Context, values: dict[str, Any]) -> Any:
+    """Everything is parsed and refused first; a program file runs last."""
+    from ..algorithms import DEFAULT, find_all
+    from ..simulator import choose, simulate_workload
     from ..simulator import simulate as run
-    from ..simulator import simulate_workload
 
-    device = hardware(values)
-    algorithms: list[Any] = list(values["algorithms"])
-    if values["program"]:
-        algorithms += _programs(values)
+    device, algorithms = hardware(values), list(find_all(values["algorithms"]))
     choices = {"tiles": values["tiles"], "gemm_tiles": values["gemm_tiles"]}
-    if not values["workload"]:
-        return run(problem(values), device, algorithms or DEFAULT, **choices)
-    _refuse_shape(values)
-    from ..workload import load
+    choose(**choices)
+    workload = _workload(ctx, values) if values["workload"] else None
+    problems = [phase.problem for phase in workload.phases] if workload else [problem(values)]
+    if values["program"]:
+        algorithms += _programs(values["program"], problems)
+    if workload:
+        return simulate_workload(workload, device, algorithms or DEFAULT, **choices)
+    return run(problems[0], device, algorithms or DEFAULT, **choices)
 
-    return simulate_workload(load(values["workload"], **rest(values)), device, algorithms or DEFAULT, **choices)
 
-
-def _programs(values: dict[str, Any]) -> list[Any]:
+def _programs(path: str, problems: list[Any]) -> list[Any]:
     """The programs of a file, each checked by value against float64 softmax before it is counted."""
     from ..program_file import check, load_programs
 
-    found = load_programs(values["program"])
+    found = load_programs(path)
     for algorithm in found:
-        check(algorithm, problem(values))
+        for one in problems:
+            check(algorithm, one)
     return found
 
 
-def _refuse_shape(values: dict[str, Any]) -> None:
-    """A workload says its own lengths, heads and masks."""
+def _workload(ctx: click.Context, values: dict[str, Any]) -> Any:
+    """The workload; it says its own lengths, heads and masks, so a flag that says them too is refused."""
     from ..errors import InputError
+    from ..workload import load
 
     for name in LENGTHS:
-        if values[name]:
+        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
             flag = "--N" if name == "n" else f"--{name.replace('_', '-')}"
-            raise InputError(f"{flag} and --workload: the workload says it; leave out {flag}, or give a workload .toml")
+            raise InputError(
+                f"{flag}={values[name]}: the workload {values['workload']!r} fixes it; leave {flag} out, or give a "
+                "workload .toml of your own"
+            )
+    return load(values["workload"], **rest(values))

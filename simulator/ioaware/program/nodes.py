@@ -91,6 +91,11 @@ class Value:
         self.of = of  # what it is the transpose of
         self.scope: object = of.scope if of is not None else program.scopes[-1]
 
+    def __lt__(self, other: object) -> bool:
+        fail("a program cannot compare values: the loop body is recorded once, for all iterations; use p.mask")
+
+    __gt__ = __le__ = __ge__ = __lt__
+
     @property
     def words(self) -> Size:
         """How many elements it has."""

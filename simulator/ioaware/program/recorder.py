@@ -66,16 +66,31 @@ def record(function: Callable[..., None], features: Features = Features()) -> Pr
     """Record an algorithm, once per function and features. Raises ProgramError at the line that breaks a rule."""
     recorder = Recorder(function, features)
     file, line = inspect.getsourcefile(function) or "?", function.__code__.co_firstlineno
-    function(recorder, **recorder.parameters)
+    _call(function, recorder, file)
     if recorder.left_early:
         fail(
-            "`break` or `return` leaves this loop; a loop body is recorded once, for all iterations. "
-            "To skip tiles use p.visible",
+            "`break` or `return` leaves this loop, but a loop body is recorded once, for all iterations; "
+            "to skip tiles use p.visible",
             recorder.left_early,
             file,
         )
+    if not recorder.body:
+        raise ProgramError(f"{function.__name__} launches no kernel: it needs a loop `for ... in p.kernel(...)`")
     annotate(recorder.body)
     return Program(function.__name__, function, file, line, features, recorder.tensors, recorder.body)
+
+
+def _call(function: Callable[..., None], recorder: Recorder, file: str) -> None:
+    """Run the text; whatever it raises is told with its line."""
+    try:
+        function(recorder, **recorder.parameters)
+    except ProgramError:
+        raise
+    except Exception as e:
+        from traceback import extract_tb
+
+        lines = [frame.lineno for frame in extract_tb(e.__traceback__) if frame.filename == file]
+        fail(f"{type(e).__name__}: {e}", lines[-1] if lines else function.__code__.co_firstlineno, file)
 
 
 class Recorder:
@@ -92,9 +107,14 @@ class Recorder:
         self.body: list[Node] = []
         self.scopes: list[object] = [object()]
         self.active: list[Index] = []
+        self.launched = False  # inside a kernel launch
         self.left_early: int | None = None
         self.tensors: dict[str, Tensor] = {}
         self.parameters = self._parameters(function)
+
+    def __getattr__(self, name: str) -> Any:
+        known = [n for n in dir(type(self)) if not n.startswith("_")]
+        fail(f"p has no {name!r}; did you mean {closest(name, known)!r}?")
 
     def _parameters(self, function: Callable[..., None]) -> dict[str, Tensor | None]:
         wanted = [n for n in inspect.signature(function).parameters if n != "p"]
@@ -102,8 +122,8 @@ class Recorder:
         for n in wanted:
             if n not in TENSORS:
                 raise ProgramError(
-                    f"{function.__name__}: no tensor is called {n!r}; did you mean {closest(n, TENSORS)!r}? "
-                    f"Known: {', '.join(TENSORS)}"
+                    f"{function.__name__}: no tensor is called {n!r}, the nearest is {closest(n, TENSORS)!r}; "
+                    f"known: {', '.join(TENSORS)}"
                 )
             absent = n in OPTIONAL and not getattr(self.features, OPTIONAL[n])
             given[n] = None if absent else self._declare(n, "dO" in wanted)
@@ -143,6 +163,8 @@ class Recorder:
         self._store(piece, value, adds=True)
 
     def _store(self, piece: Piece, value: Value, *, adds: bool) -> None:
+        if not isinstance(value, Value):
+            fail(f"only a value on chip can be stored, not {value!r}; p.zeros and p.full make one")
         self._check_piece("add" if adds else "store", piece)
         self._check_alive(value)
         tensor = piece.tensor
@@ -155,6 +177,8 @@ class Recorder:
     def _check_piece(self, verb: str, piece: object) -> None:
         if not isinstance(piece, Piece):
             fail(f"{verb} takes pieces of tensors, like Q[h, g, i]")
+        if not self.launched:
+            fail("memory is touched by thread blocks only: inside a loop `for ... in p.kernel(...)`")
         for where in piece.where:
             index = where.index if isinstance(where, Number) else where.to if isinstance(where, Visible) else where
             if isinstance(index, Index):
@@ -230,8 +254,8 @@ class Recorder:
         for v in values:
             if isinstance(v, Value) and v.scope not in self.scopes:
                 fail(
-                    f"this value was made on line {v.line}, inside a loop iteration that has ended: it is gone. "
-                    "To carry it, make it before the loop with p.zeros/p.full and update it in place "
+                    f"this value was made on line {v.line}, inside a loop iteration that has ended: it is gone; "
+                    "to carry it, make it before the loop with p.zeros/p.full and update it in place "
                     "(acc += ..., m[:] = ...)"
                 )
 
@@ -268,6 +292,7 @@ class Recorder:
 
     def _loop(self, label: str | None, walks: tuple[Walk, ...]) -> Iterator[Any]:
         line, outer, depth = user_line()[0], self.body, len(self.active)
+        self.launched = self.launched or label is not None
         for walk in walks:
             self.active.append(Index(self._fresh(walk), walk))
         indices = tuple(self.active[depth:])
@@ -283,6 +308,7 @@ class Recorder:
             bodies.append(self.body)
             self.scopes.pop()
         del self.active[depth:]
+        self.launched = self.launched and label is None
         if len(bodies[0]) != len(bodies[1]):
             fail("the loop body changes from one iteration to the next")
         body = bodies[0]

@@ -199,7 +199,11 @@ class _Machine(Walk):
         for tensor in self.program.tensors.values():
             missing = int((~self._must_be_written(tensor)).sum()) if tensor.role == "output" else 0
             if missing:
-                raise ProgramError(f"{self.program.name}: {missing} elements of output {tensor.name} were never stored")
+                total = self.written[tensor.name].size
+                raise ProgramError(
+                    f"{self.program.name}: {missing:,} of {total:,} elements of the output {tensor.name} were never "
+                    "stored; every query row and every key row needs its store"
+                )
 
     def _must_be_written(self, tensor: Tensor) -> Array:
         """Saved S, P and masks may lack the tiles that the mask hides; everything else is whole."""
