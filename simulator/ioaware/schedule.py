@@ -28,7 +28,7 @@ class Schedule(NamedTuple):
     """Tile sizes, where they come from, and the constraint that keeps them from being better."""
 
     tiles: TileSizes
-    origin: str  # best | paper | shipped | given | whole
+    origin: str  # best | paper | shipped | given | whole | square
     binds: str
 
 
@@ -181,7 +181,7 @@ def _square_tiles(need: _Need) -> Schedule:
     side = GRANULE
     while side < max(need.problem.longest()) and need.fits(2 * side, 2 * side):
         side *= 2
-    return Schedule(TileSizes(side, side), "best", "no closed form to search: the largest square tile that fits")
+    return Schedule(TileSizes(side, side), "square", "no closed form to search: the largest square tile that fits")
 
 
 class _Need:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ..errors import ProgramError
 from ..problem import ROLES, AttentionProblem
 from ..program.loops import Axis, Extent, Index, Seen, Tiles, Visible
 from ..program.nodes import Loop
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+
+MOST_ITERATIONS = 1_000_000  # about twenty seconds
 
 
 class Span(NamedTuple):
@@ -129,7 +133,10 @@ class Walk:
 def walked(
     program: Program, quantities: Iterable[Quantity], problem: AttentionProblem, tiles: TileSizes
 ) -> dict[Key, int]:
-    """Every quantity summed by visiting every iteration: exact, needs no algebra, O(iterations)."""
+    """Every quantity summed by visiting every iteration: exact, needs no algebra, O(iterations).
+
+    Raises ProgramError after MOST_ITERATIONS: a larger problem needs a closed form.
+    """
     walk, out = Walk(program, problem, tiles), Counter["Key"]()
     here: dict[Loop | None, list[tuple[Key, Size]]] = {}  # what is summed directly inside each loop
     inside: dict[Loop | None, dict[Loop, None]] = {}  # the loops directly inside each loop, in order
@@ -138,7 +145,16 @@ def walked(
             inside.setdefault(outer, {})[inner] = None
         here.setdefault(loops[-1] if loops else None, []).append((key, per_iteration))
 
+    visited = 0
+
     def visit(loop: Loop | None) -> None:
+        nonlocal visited
+        visited += 1
+        if visited > MOST_ITERATIONS:
+            raise ProgramError(
+                f"{program.name} has no closed form, and with tiles {tiles} more than {MOST_ITERATIONS:,} iterations; "
+                "choose larger tiles or a shorter sequence"
+            )
         for key, per_iteration in here.get(loop, ()):
             out[key] += walk.number(per_iteration)
         for inner in inside.get(loop, ()):
