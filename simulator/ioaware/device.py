@@ -102,6 +102,15 @@ class Device:
             return None
         return self.fp32_flop_per_s if dtype == "fp32" else self.fp16_flop_per_s
 
+    def holds(self, loaded: int, computed: int) -> bool | None:
+        """Whether a thread block's loaded tiles fit into shared memory and its computed values into registers.
+
+        Bytes; None where the device does not say how large these are.
+        """
+        if self.shared_bytes is None or self.register_bytes is None:
+            return None
+        return loaded <= self.shared_bytes and computed <= self.register_bytes
+
     def with_settings(self, settings: Mapping[str, str | int | float]) -> Device:
         """A what-if device: fields replaced, e.g. `{"sram_bytes": "1MB"}`.
 

@@ -65,13 +65,6 @@ def _pass(algorithm: Algorithm, direction: str, problem: AttentionProblem, devic
     schedule = Choice().schedule(algorithm, program, problem, device)
     kernel, line, entries = ledger(program, problem, schedule.tiles)
     grid = (TileSizes(q, kv) for q in SIDES for kv in SIDES)
-    found = tuple(fit(on_chip(program, problem, tiles), tiles, device) for tiles in grid)
+    held = ((tiles, on_chip(program, problem, tiles)) for tiles in grid)
+    found = tuple(Fit(t, h, h.total <= device.sram_bytes, device.holds(h.loaded, h.computed)) for t, h in held)
     return PassFits(algorithm.name, direction, schedule, (kernel, line), tuple(entries), found)
-
-
-def fit(held: OnChip, tiles: TileSizes, device: Device) -> Fit:
-    """Whether what a thread block holds fits a device, in one level and as placed."""
-    placed = None
-    if device.shared_bytes is not None and device.register_bytes is not None:
-        placed = held.loaded <= device.shared_bytes and held.computed <= device.register_bytes
-    return Fit(tiles, held, held.total <= device.sram_bytes, placed)

@@ -16,7 +16,7 @@ from .hierarchy import launches, levels
 from .problem import AttentionProblem
 from .program.recorder import record
 from .readers.count import has_closed_form
-from .readers.onchip import OnChip, on_chip
+from .readers.onchip import on_chip
 from .report import AlgorithmReport, PassReport, Report, Totals, WorkloadReport, workload_report
 from .schedule import Choice, parse_tiles
 from .units import parse_bytes
@@ -150,13 +150,6 @@ def _pass(
         cost(launched, problem, device),
     )
     return PassReport(
-        direction, program, schedule, held, held.total <= device.sram_bytes, _placed(held, device),
+        direction, program, schedule, held, held.total <= device.sram_bytes, device.holds(held.loaded, held.computed),
         "closed form" if has_closed_form(program) else "walked", bound, totals,
     )  # fmt: skip
-
-
-def _placed(held: OnChip, device: Device) -> bool | None:
-    """Whether loaded tiles fit into shared memory and computed values into registers."""
-    if device.shared_bytes is None or device.register_bytes is None:
-        return None
-    return held.loaded <= device.shared_bytes and held.computed <= device.register_bytes

@@ -35,7 +35,11 @@ def _program(out: Console, report: Report, p: PassReport) -> None:
         for what, value in statistics_used(p.program, report.problem, p.schedule.tiles).items():
             if str(report.problem.band) != "full":
                 out.print(f"  {what} = {value:,}: {STATISTICS[what]}", style="dim")
+    last = 0
     for line in annotated(p.program, report.problem, whole=whole):
+        if last and line.number != last + 1:
+            out.print()
+        last = line.number
         out.print(Text(f"{line.number:>4}  {line.text}"), soft_wrap=True)
         if line.forms:
             indent = " " * (6 + len(line.text) - len(line.text.lstrip()))

@@ -73,19 +73,20 @@ class Value:
     Two conventions make rows without a visible key harmless: -inf - x = -inf, and 0 / 0 = 0.
     """
 
-    __slots__ = ("carried", "line", "of", "program", "scope", "shape", "source")
+    __slots__ = ("carried", "file", "line", "of", "program", "scope", "shape", "source")
 
     def __init__(
         self,
         program: Recorder,
         shape: Shape,
-        line: int,
+        where: tuple[int, str],
         *,
         carried: bool = False,
         source: Tensor | None = None,
         of: Value | None = None,
     ) -> None:
-        self.program, self.shape, self.line = program, shape, line
+        self.program, self.shape = program, shape
+        self.line, self.file = where
         self.carried = carried  # made by p.zeros or p.full: may be updated in place
         self.source = source  # the tensor it was loaded from; None if it was computed
         self.of = of  # what it is the transpose of
@@ -117,7 +118,7 @@ class Value:
         """The transpose of a matrix: a view, no data moves."""
         if len(self.shape) != 2:
             fail(f".T needs a matrix, this is {show(self.shape)}")
-        return Value(self.program, self.shape[::-1], self.line, of=self)
+        return Value(self.program, self.shape[::-1], (self.line, self.file), of=self)
 
     def __add__(self, other: Operand) -> Value:
         return self.program.map("add", self, other)

@@ -148,9 +148,8 @@ class Recorder:
         out = []
         for piece in pieces:
             self._check_piece("load", piece)
-            line, file = user_line()
-            value = Value(self, piece.shape, line, source=piece.tensor)
-            self.body.append(Load(value, piece, line, file))
+            value = Value(self, piece.shape, user_line(), source=piece.tensor)
+            self.body.append(Load(value, piece, value.line, value.file))
             out.append(value)
         return out[0] if len(out) == 1 else out
 
@@ -246,7 +245,7 @@ class Recorder:
 
     def _op(self, kind: str, shape: Shape, *args: Operand, extra: tuple[Any, ...] = (), carried: bool = False) -> Value:
         self._check_alive(*args)
-        value = Value(self, shape, user_line()[0], carried=carried)
+        value = Value(self, shape, user_line(), carried=carried)
         self.body.append(Op(kind, value, args, value.line, extra))
         return value
 

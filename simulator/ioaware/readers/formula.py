@@ -56,29 +56,27 @@ def total(program: Program, problem: AttentionProblem, *, whole: bool = False) -
 
 
 def annotated(program: Program, problem: AttentionProblem, *, whole: bool = False) -> list[Line]:
-    """The program's own text, the closed form of each memory access beside its line; accesses of helpers come last."""
+    """The program's own text, then its helpers', with the closed form of each memory access beside its line."""
     by_line: dict[tuple[str, int], list[str]] = {}
     for a in accesses(program):
         form = closed_form(a.total, problem, whole=whole)
         by_line.setdefault((a.node.file, a.node.line), []).append(f"{VERBS[a.kind]} {a.tensor.name}: {form}")
-    out = []
-    for number, text in _text(program):
-        out.append(Line(number, text, tuple(by_line.pop((program.file, number), ()))))
-    for (file, number), forms in by_line.items():
-        out.append(Line(number, linecache.getline(file, number).rstrip(), tuple(forms)))
-    return out
+    shown: dict[tuple[str, int], Line] = {}
+    for file, line in ((program.file, program.line), *by_line):
+        if (file, line) not in shown:
+            for number, text in _function(file, line):
+                shown[file, number] = Line(number, text, tuple(by_line.get((file, number), ())))
+    return list(shown.values())
 
 
-def _text(program: Program) -> list[tuple[int, str]]:
-    lines, out = linecache.getlines(program.file), []
-    for number in range(program.line, len(lines) + 1):
-        text = lines[number - 1].rstrip()
-        if number > program.line and text and not text.startswith((" ", ")")):
-            break
-        out.append((number, text))
-    while out and not out[-1][1]:
-        out.pop()
-    return out
+def _function(file: str, line: int) -> list[tuple[int, str]]:
+    """The numbered lines of the function that a line belongs to."""
+    import ast
+
+    lines = linecache.getlines(file)
+    functions = [n for n in ast.walk(ast.parse("".join(lines))) if isinstance(n, ast.FunctionDef)]
+    found = next(f for f in functions if f.lineno <= line <= (f.end_lineno or line))
+    return [(n, lines[n - 1].rstrip()) for n in range(found.lineno, (found.end_lineno or line) + 1)]
 
 
 def in_symbols(e: Size, problem: AttentionProblem, *, whole: bool) -> Size:

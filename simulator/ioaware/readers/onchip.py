@@ -127,15 +127,16 @@ def ledger(program: Program, problem: AttentionProblem, tiles: TileSizes) -> tup
 
 def _namer(program: Program) -> Callable[[Value], str]:
     """What to call a value: its tensor's tile, or the Python variable that its line assigns."""
-    targets, made = _targets(program), dict[int, list[Value]]()
+    made: dict[tuple[str, int], list[Value]] = {}
     for node, _ in nodes(program.body):
         if isinstance(node, Op) and node.kind != "update":
-            made.setdefault(node.line, []).append(node.out)
+            made.setdefault((node.out.file, node.out.line), []).append(node.out)
+    targets = {file: _targets(file) for file, _ in made}
 
     def name(value: Value) -> str:
         if value.source is not None:
             return f"{value.source.name} tile"
-        names, here = targets.get(value.line, []), made[value.line]
+        names, here = targets[value.file].get(value.line, []), made[value.file, value.line]
         if len(names) == len(here):
             return names[here.index(value)]
         if not names:
@@ -145,13 +146,13 @@ def _namer(program: Program) -> Callable[[Value], str]:
     return name
 
 
-def _targets(program: Program) -> dict[int, list[str]]:
-    """The Python variables assigned on each line of the program's file."""
+def _targets(file: str) -> dict[int, list[str]]:
+    """The Python variables assigned on each line of a file."""
     import ast
     import linecache
 
     out: dict[int, list[str]] = {}
-    for node in ast.walk(ast.parse("".join(linecache.getlines(program.file)))):
+    for node in ast.walk(ast.parse("".join(linecache.getlines(file)))):
         if isinstance(node, ast.Assign):
             out[node.lineno] = [n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
     return out
