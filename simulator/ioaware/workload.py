@@ -53,7 +53,7 @@ def load(name: str, **overrides: Any) -> Workload:
     if not name.endswith(".toml") and name.lower() not in names():
         raise unknown("workload", name, names(), "`ioaware list workloads` shows all, or give a .toml file")
     path = name if name.endswith(".toml") else tables.path_of(FOLDER, name)
-    AttentionProblem(q_len=1, **overrides)  # so that a wrong override is not blamed on the file
+    AttentionProblem(**{"q_len": 1, **overrides})  # so that a wrong override is not blamed on the file
     table = tables.read(path, "workload")
     try:
         return from_table(tables.file_name(path).removesuffix(".toml"), table, overrides)

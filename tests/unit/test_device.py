@@ -191,8 +191,11 @@ def test_more_sms_are_more_flops():
     assert doubled.hbm_bytes_per_s == a100.hbm_bytes_per_s
 
 
-def test_a_thread_block_may_use_the_fast_memory_of_a_what_if():
-    assert device.load("a100").with_settings({"sram_bytes": "1MB"}).shared_bytes == 1024**2
+def test_a_thread_block_gains_and_loses_with_the_fast_memory_of_a_what_if():
+    a100 = device.load("a100")
+    assert a100.with_settings({"sram_bytes": "192KB"}).shared_bytes == a100.shared_bytes
+    assert a100.with_settings({"sram_bytes": "1MB"}).shared_bytes == a100.shared_bytes + 1024**2 - 192 * 1024
+    assert a100.with_settings({"sram_bytes": "48KB"}).shared_bytes == 48 * 1024
 
 
 @pytest.mark.parametrize(
@@ -269,7 +272,7 @@ def test_a_refused_file_is_named(tmp_path):
     ("typed", "meant"), [("h10", "h100"), ("a1000", "a100"), ("mi300", "mi300x"), ("tpuv4", "tpu-v4")]
 )
 def test_an_unknown_device_gets_the_nearest_one(typed, meant):
-    with pytest.raises(InputError, match=f"did you mean '{meant}'"):
+    with pytest.raises(InputError, match=f"the nearest is '{meant}'"):
         device.load(typed)
 
 

@@ -154,7 +154,7 @@ def test_a_file_of_ones_own(tmp_path):
 
 
 def test_an_unknown_workload_gets_the_nearest_one():
-    with pytest.raises(InputError, match="did you mean 'llama3-8b'"):
+    with pytest.raises(InputError, match="the nearest is 'llama3-8b'"):
         workload.load("lama3-8b")
 
 
@@ -179,7 +179,7 @@ def test_a_title_and_a_phase_are_needed(table):
 def test_an_unknown_key_gets_the_nearest_one():
     assert refusal({**TABLE, "tilte": "Mine"}) == "unknown key 'tilte'; did you mean 'title'?"
     assert refusal({"title": "Mine", "phase": [{**PHASE, "kv_haeds": 2}]}) == (
-        "unknown key 'kv_haeds'; did you mean 'kv_heads'?"
+        "phase 'prefill': unknown key 'kv_haeds'; did you mean 'kv_heads'?"
     )
 
 
