@@ -11,14 +11,15 @@ from __future__ import annotations
 from .algorithms import Algorithm
 from .device import Device
 from .errors import refuse
-from .masks import FULL
+from .masks import CAUSAL
 from .problem import AttentionProblem
 from .program.recorder import Program
 from .readers.evaluate import TileSizes
 from .readers.onchip import on_chip
 
 HEAD_DIMS = (32, 64, 96, 128, 192, 256)  # other head dims are padded to the next of these
-SMALL_SHARED = ("8.6", "8.9", "12.0")  # 99 KB of shared memory per block
+SM8X = ("8.6", "8.9")  # the forward launch templates tell these from 8.0; 12.0 is not among them
+SMALL_SHARED = 99 * 1024
 
 
 def shipped_tiles(
@@ -43,16 +44,16 @@ def _flash1(d: int, problem: AttentionProblem, device: Device) -> tuple[int, int
 
 
 FORWARD = {32: (128, 128), 64: (128, 128), 96: (128, 64), 128: (128, 64), 192: (128, 64), 256: (64, 64)}
-FORWARD_DROPOUT = {64: (128, 64), 128: (128, 32)}
+FORWARD_DROPOUT = {64: (128, 64), 128: (128, 32), 192: (64, 64)}
 
 
 def _flash2_forward(d: int, problem: AttentionProblem, device: Device) -> tuple[int, int]:
     if problem.dropout > 0 and d in FORWARD_DROPOUT:
         return FORWARD_DROPOUT[d]
-    small, masked = device.compute_capability in SMALL_SHARED, problem.band != FULL
+    small, causal = device.compute_capability in SM8X, problem.band == CAUSAL
     if small and d == 128:
-        return (64, 64) if masked else (128, 32)
-    if small and d == 96 and masked:
+        return (64, 64) if causal else (128, 32)
+    if small and d == 96 and causal:
         return 64, 64
     return (128, 64) if d == 256 and device.compute_capability == "8.0" else FORWARD[d]
 
@@ -66,12 +67,16 @@ def _flash2_backward(d: int, problem: AttentionProblem, device: Device) -> tuple
         return 64, 128
     if d == 128:
         return (64, 128) if shared >= 144 * 1024 else (64, 64)
-    return (64, 32) if device.compute_capability in SMALL_SHARED else (64, 64)
+    return (64, 32) if d == 256 and shared <= SMALL_SHARED else (64, 64)
 
 
 def _backward_shared(q: int, kv: int, d: int) -> int:
-    """Shared memory of the shipped backward kernel: Q (twice), dO, K, V, and two score tiles in 16 bits."""
-    return 2 * ((3 * q + 2 * kv) * d + 2 * q * kv)
+    """Shared memory of the shipped backward kernel: Q (twice), dO, K, V, and two score tiles in 16 bits.
+
+    At head_dim 32 V stays in registers.
+    """
+    keys = 1 if d <= 32 else 2
+    return 2 * ((3 * q + keys * kv) * d + 2 * q * kv)
 
 
 TABLES = {  # algorithm: (forward, backward)

@@ -42,7 +42,7 @@ class Ceil(Atom):
     by: Size
 
     def __str__(self) -> str:
-        return f"⌈{self.over}/{self.by}⌉"
+        return f"⌈{_grouped(self.over)}/{_grouped(self.by)}⌉"
 
     def python(self) -> str:
         return f"-(-({self.over.python()})//({self.by.python()}))"
@@ -158,13 +158,19 @@ class Size:
             times.join(([str(c)] if c != 1 or not m else []) + [show(a) for a in m]) for m, c in self.terms.items()
         )
 
-    def __str__(self) -> str:
-        return self.joined(str, "·").replace("+ -", "- ")
+    def __str__(self) -> str:  # sorted, so that equal sizes read the same
+        parts = sorted((c < 0, -len(m), Size({m: c}).joined(str, "·")) for m, c in self.terms.items())
+        return " + ".join(text for _, _, text in parts).replace("+ -", "- ") or "0"
 
     __repr__ = __str__
 
     def __bool__(self) -> bool:
         return bool(self.terms)
+
+
+def _grouped(e: Size) -> str:
+    text = str(e)
+    return f"({text})" if len(e.terms) > 1 or "·" in text else text
 
 
 def size(x: Size | Atom | int) -> Size:

@@ -102,6 +102,8 @@ def show_bytes(size: int) -> str:
 
 def show_scaled(value: float, unit: str) -> str:
     """Four significant digits and a 1000-based prefix."""
+    if value < 0:
+        return f"-{show_scaled(-value, unit)}"
     for prefix, power in (("E", 18), ("P", 15), ("T", 12), ("G", 9), ("M", 6), ("k", 3)):
         if value >= 10**power:
             scaled = value / 10**power

@@ -146,7 +146,7 @@ def test_table_21_memory(row, n, printed):
 
 # ---------------------------------------------------------------------------------- peers' common case
 def test_case_a_flashattention2_loads_what_an_interpreter_counts():
-    """N 8192, d 128, fp16, B_r 128: Triton-Viz interprets a Triton kernel and counts 270,532,608 B of loads per head."""
+    """N 8192, d 128, fp16, B_r 128: Triton-Viz interprets a Triton kernel and counts these loads per head."""
     problem = io.AttentionProblem(q_len=8192, head_dim=128)
     traffic = count(record(find("flash2").forward, problem.features), problem, TileSizes(128, 64))
     assert traffic.read_bytes == 270_532_608

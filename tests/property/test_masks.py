@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from ioaware.masks import Band, Statistics
 
 edges = st.one_of(st.none(), st.integers(0, 4), st.integers(0, 70))

@@ -23,9 +23,17 @@ KI, MI, GI, TI = (1024**power for power in (1, 2, 3, 4))
 
 
 def refusal(parse, text, name="sram"):
+    """The message, which names what was given."""
     with pytest.raises(InputError) as error:
         parse(text, name)
-    return str(error.value)
+    message = str(error.value)
+    assert message.startswith(f"{name}={text}: ")
+    return message
+
+
+def nearest(message):
+    """The nearest legal value, as it would be typed."""
+    return message.partition("the nearest legal value is ")[2]
 
 
 # Capacities
@@ -72,62 +80,56 @@ def test_prefixes(n, prefix):
 
 @pytest.mark.parametrize("text", ["192Kb", "192kb", "8b", "1Gbit"])
 def test_bits_are_refused(text):
-    message = refusal(parse_bytes, text)
-    assert message.startswith(f"sram={text}: lower-case b means bits")
+    assert "lower-case b means bits" in refusal(parse_bytes, text)
 
 
 def test_bits_are_answered_with_bytes():
-    assert "'KB'" in refusal(parse_bytes, "192Kb")
+    assert refusal(parse_bytes, "192Kb").endswith("write bytes, like 192KB")
 
 
-@pytest.mark.parametrize("text", ["192 XB", "5 apples", "3KBB", "1 KM", "7/s"])
+@pytest.mark.parametrize("text", ["192 XB", "5 apples", "3KBB", "1 KM", "7/s", "5i", "5iB"])
 def test_unknown_units_are_refused(text):
-    message = refusal(parse_bytes, text)
-    assert message.startswith(f"sram={text}: ")
-    assert "use B, KB, MB or GB (1024-based)" in message
-
-
-@pytest.mark.xfail(reason="a lone I is taken for bytes: 5i is 5")
-def test_a_lone_i_is_no_unit():
-    refusal(parse_bytes, "5i")
+    assert "use B, KB, MB or GB (1024-based)" in refusal(parse_bytes, text)
 
 
 @pytest.mark.parametrize("parse", [parse_bytes, parse_count, parse_rate])
-@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "", " ", "KB", "1 2", "1..2", "0x10", "١", "--1", None, True])
+@pytest.mark.parametrize("text", ["nan", "-inf", "", " ", "KB", "1 2", "1..2", "1,2", "0x10", "١", "--1", None, True])
 def test_what_is_no_number_is_refused(parse, text):
-    message = refusal(parse, text)
-    assert message.startswith(f"sram={text}: not a number; write ")
+    assert "not a number; write " in refusal(parse, text)
 
 
 @pytest.mark.parametrize("parse", [parse_bytes, parse_count])
 @pytest.mark.parametrize("text", ["0", "-1", "-5K", "0.0", -3, "0.2"])
 def test_nothing_and_less_is_refused(parse, text):
-    assert refusal(parse, text) == f"sram={text}: must be positive; the nearest legal value is 1"
+    assert nearest(refusal(parse, text)) == "1"
 
 
-@pytest.mark.parametrize(("text", "nearest"), [("1.5", 1), ("0.3KB", 307), ("2.0001K", 2048)])
-def test_fractions_of_a_byte_are_refused(text, nearest):
-    assert refusal(parse_bytes, text) == f"sram={text}: must be a whole number of bytes; the nearest legal value is {nearest}"
+@pytest.mark.parametrize(("text", "exact"), [("1.5", 1.5), ("0.3KB", 307.2), ("2.0001K", 2048.1), ("1e-3M", 1048.6)])
+def test_fractions_of_a_byte_are_refused(text, exact):
+    message = refusal(parse_bytes, text)
+    assert "must be a whole number of bytes" in message
+    assert abs(parse_bytes(nearest(message)) - exact) <= 0.5
 
 
 @pytest.mark.parametrize("text", ["1e16", "1000000TB", f"{LARGEST + 1}", "1e300"])
 def test_absurd_sizes_are_refused(text):
     message = refusal(parse_bytes, text)
-    assert message.startswith(f"sram={text}: at most 10^15 bytes")
-    assert message.endswith(str(LARGEST))
+    assert "at most 10^15" in message
+    assert parse_bytes(nearest(message)) == LARGEST
 
 
-@pytest.mark.xfail(reason="decimal.Overflow escapes")
 @pytest.mark.parametrize("parse", [parse_bytes, parse_count])
-def test_an_exponent_beyond_decimal_is_refused_too(parse):
-    assert "at most 10^15" in refusal(parse, "1e1000000K")
+@pytest.mark.parametrize("text", ["1e1000000", "1e-1000000", "1e99999999999"])
+def test_exponents_beyond_arithmetic_are_refused_too(parse, text):
+    refusal(parse, text)
 
 
 # Counts
 
 
 @pytest.mark.parametrize(
-    ("text", "n"), [("8192", 8192), ("8K", 8192), ("8k", 8192), ("1M", MI), ("1.5K", 1536), ("8,192", 8192), (8192, 8192)]
+    ("text", "n"),
+    [("8192", 8192), ("8K", 8192), ("8k", 8192), ("1M", MI), ("1.5K", 1536), ("8,192", 8192), (8192, 8192)],
 )
 def test_counts(text, n):
     assert parse_count(text) == n
@@ -135,13 +137,13 @@ def test_counts(text, n):
 
 @pytest.mark.parametrize("text", ["8KB", "8Ki", "8x", "8/s"])
 def test_a_count_has_no_unit(text):
-    message = refusal(parse_count, text, "N")
-    assert message.startswith(f"N={text}: ")
-    assert "use K, M or G (1024-based) or none" in message
+    assert "use K, M or G (1024-based) or none" in refusal(parse_count, text, "N")
 
 
 def test_a_fraction_of_a_row_is_refused():
-    assert refusal(parse_count, "1.5", "N") == "N=1.5: must be an integer; the nearest legal value is 1"
+    message = refusal(parse_count, "7.4", "N")
+    assert "must be an integer" in message
+    assert nearest(message) == "7"
 
 
 @given(st.integers(1, LARGEST // GI), st.sampled_from([("", 1), ("K", KI), ("M", MI), ("G", GI)]))
@@ -154,41 +156,48 @@ def test_counts_scale(n, prefix):
 
 
 @pytest.mark.parametrize(
-    ("text", "rate"),
+    ("field", "text", "rate"),
     [
-        ("1555GB/s", 1.555e12),
-        ("2TB/s", 2e12),
-        ("312TFLOP/s", 3.12e14),
-        ("312TFLOPS", 3.12e14),
-        ("312 tflops", 3.12e14),
-        ("1.41GHz", 1.41e9),
-        ("9GT/s", 9e9),
-        ("5 M/s", 5e6),
-        ("1e12", 1e12),
-        (1.5e9, 1.5e9),
-        (7, 7.0),
+        ("hbm_bytes_per_s", "1555GB/s", 1.555e12),
+        ("hbm_bytes_per_s", "2TB/s", 2e12),
+        ("fp16_flop_per_s", "312TFLOP/s", 3.12e14),
+        ("fp16_flop_per_s", "312TFLOPS", 3.12e14),
+        ("clock_hz", "1.41GHz", 1.41e9),
+        ("clock_hz", "1410 MHz", 1.41e9),
+        ("memory_transfers_per_s", "9GT/s", 9e9),
+        ("memory_transfers_per_s", "5T/s", 5.0),
+        ("hbm_bytes_per_s", "1e12", 1e12),
+        ("hbm_bytes_per_s", "2T", 2e12),
+        ("clock_hz", 1.5e9, 1.5e9),
+        ("clock_hz", 7, 7.0),
     ],
 )
-def test_rates_are_1000_based(text, rate):
-    assert parse_rate(text) == pytest.approx(rate, rel=1e-15)
-    assert isinstance(parse_rate(text), float)
+def test_rates_are_1000_based(field, text, rate):
+    assert parse_rate(text, field) == pytest.approx(rate, rel=1e-15)
+    assert isinstance(parse_rate(text, field), float)
 
 
-@pytest.mark.parametrize("text", ["1555Gb/s", "1555GBps", "3 apples", "1GB", "1 GiB/s"])
-def test_a_rate_of_anything_else_is_refused(text):
-    message = refusal(parse_rate, text, "hbm")
-    assert message.startswith(f"hbm={text}: ")
-    assert "use GB/s, TFLOP/s or GHz (1000-based)" in message
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        *(("hbm_bytes_per_s", text) for text in ("1555Gb/s", "1555GBps", "3 apples", "1GB", "1 GiB/s", "1GHz")),
+        *(("clock_hz", text) for text in ("1.4GB/s", "1 Ghertz", "5TFLOP/s")),
+        *(("fp16_flop_per_s", text) for text in ("312TB/s", "1GHz")),
+    ],
+)
+def test_a_rate_of_anything_else_is_refused(field, text):
+    assert "(1000-based)" in refusal(parse_rate, text, field)
 
 
 @pytest.mark.parametrize("text", ["0", "-5GB/s", "1e31", "1e400", "1e-400", -1.0, 0.0])
 def test_a_rate_is_positive_and_finite(text):
-    assert refusal(parse_rate, text) == f"sram={text}: a rate is a positive finite number; the nearest legal value is 1"
+    message = refusal(parse_rate, text, "hbm_bytes_per_s")
+    assert 0 < parse_rate(nearest(message), "hbm_bytes_per_s") < math.inf
 
 
 @pytest.mark.parametrize("text", [math.nan, math.inf])
 def test_a_float_that_is_no_rate(text):
-    refusal(parse_rate, text)
+    refusal(parse_rate, text, "clock_hz")
 
 
 # Shown, and understood again
@@ -214,7 +223,10 @@ def test_a_capacity_is_shown_as_people_write_it():
 
 @pytest.mark.parametrize(
     ("n", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (270_532_608, "270.5 MB"), (1.5e12, "1.5 TB"), (10**18, "1 EB"), (3e25, "3.000e+07 EB")],
+    [
+        *((0, "0 B"), (999, "999 B"), (1000, "1 kB"), (270_532_608, "270.5 MB")),
+        *((1.5e12, "1.5 TB"), (10**18, "1 EB"), (3e25, "3.000e+07 EB")),
+    ],
 )
 def test_traffic_is_shown_1000_based(n, text):
     assert show_bytes(n) == text
@@ -227,7 +239,6 @@ def test_four_digits_are_shown(x):
     assert float(number) * 10.0**power == pytest.approx(x, rel=0.5e-3)
 
 
-@pytest.mark.xfail(reason="a negative difference gets no prefix: -5e+09 B")
 def test_a_difference_is_shown_with_its_sign():
     assert show_bytes(-5 * 10**9) == "-5 GB"
 

@@ -21,7 +21,8 @@ def annotate(body: list[Node]) -> None:
     _mark_deaths(body)
     for before, after in pairwise(body):
         if isinstance(before, Op) and before.kind == "dot" and isinstance(after, Op):
-            before.fused = after.kind == "update" and after.extra == ("add",) and before.out in after.args
+            added = after.kind == "update" and after.extra == ("add",) and any(a is before.out for a in after.args)
+            before.fused = added and before.out in after.dies
     for node in body:
         if isinstance(node, Op) and node.kind not in NEEDS_OWN_ROOM:
             node.reuses = next((v for v in node.dies if v is not node.out and _same_room(v, node.out)), None)

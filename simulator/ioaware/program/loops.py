@@ -56,6 +56,13 @@ class Index:
     name: str
     over: Walk
 
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (int, float)):
+            from .nodes import fail
+
+            fail("a program cannot compare a loop index with a number: the loop body is recorded once")
+        return isinstance(other, Index) and self.name == other.name and self.over == other.over
+
     def __hash__(self) -> int:  # the name says nearly all; hashing what is walked would cost more than it tells apart
         return hash(self.name)
 

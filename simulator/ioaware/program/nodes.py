@@ -92,6 +92,12 @@ class Value:
         self.of = of  # what it is the transpose of
         self.scope: object = of.scope if of is not None else program.scopes[-1]
 
+    def __eq__(self, other: object) -> bool:
+        return self is other if isinstance(other, Value) else self.__lt__(other)
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def __lt__(self, other: object) -> bool:
         fail("a program cannot compare values: the loop body is recorded once, for all iterations; use p.mask")
 

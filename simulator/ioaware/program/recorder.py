@@ -108,6 +108,7 @@ class Recorder:
         self.scopes: list[object] = [object()]
         self.active: list[Index] = []
         self.launched = False  # inside a kernel launch
+        self.kernels: set[str] = set()
         self.left_early: int | None = None
         self.tensors: dict[str, Tensor] = {}
         self.parameters = self._parameters(function)
@@ -198,12 +199,23 @@ class Recorder:
 
     def mask(self, s: Value, i: Index, j: Index | Visible, bias: Value | None = None) -> Value:
         """`s` plus an additive bias, if one is given, and -inf where a query of `i` does not see a key of `j`."""
+        self._check_pairs("mask", s, i, j)
         biased = s if bias is None else s + bias
         return self._op("mask", s.shape, biased, extra=(i, j))
 
     def drop(self, x: Value, h: Index, g: Index, i: Index, j: Index | Visible) -> Value:
         """Dropout: 0 or x / (1 - dropout), by a counter-based generator, so any tiling agrees; `x` without dropout."""
+        self._check_pairs("drop", x, i, j)
         return self._op("drop", x.shape, x, extra=(h, g, i, j)) if self.features.dropout else x
+
+    def _check_pairs(self, kind: str, x: Value, i: Index, j: Index | Visible) -> None:
+        """A value of one number per (query, key) pair: rows are queries, columns are keys."""
+        pairs = (i.rows, j.rows)
+        axes = i.axis, j.tiles.axis if isinstance(j, Visible) else j.axis
+        if axes != (Q_LEN, KV_LEN):
+            fail(f"p.{kind} takes a query tile, then a key tile; these walk {axes[0]} and {axes[1]}")
+        if x.shape[-2:] != pairs:
+            fail(f"p.{kind}: the value is {show(x.shape)}, its queries and keys are {show(pairs)}; a transpose is .T")
 
     def keep(self, h: Index, g: Index, i: Index, j: Index) -> Value:
         """The 0/1 dropout mask itself."""
@@ -244,6 +256,8 @@ class Recorder:
         return target
 
     def _op(self, kind: str, shape: Shape, *args: Operand, extra: tuple[Any, ...] = (), carried: bool = False) -> Value:
+        if not self.launched:
+            fail("values live in thread blocks: make them inside a loop `for ... in p.kernel(...)`")
         self._check_alive(*args)
         value = Value(self, shape, user_line(), carried=carried)
         self.body.append(Op(kind, value, args, value.line, extra))
@@ -265,6 +279,8 @@ class Recorder:
     # -------------------------------------------------------------------------------------------- loops
     def tiles(self, span: Axis | Index, step: int | Size) -> Tiles:
         """An axis, or one tile of it again, in tiles of `step` rows; the last one is ragged."""
+        if isinstance(step, int) and step < 1:
+            fail(f"a step of {step} rows: at least 1")
         return Tiles(span, size(step))
 
     def one_per(self, tiles: Tiles) -> Axis:
@@ -273,6 +289,7 @@ class Recorder:
 
     def seen(self, tiles: Tiles, i: Index) -> Visible:
         """The rows of all `tiles` visible to `i`'s tile, taken together, as an index of a piece."""
+        self._check_visible(tiles, i)
         return Visible(tiles, i)
 
     def loop(self, *walks: Walk) -> Iterator[Any]:
@@ -283,11 +300,21 @@ class Recorder:
         """One kernel launch; its iterations are thread blocks, each with on-chip memory of its own."""
         if self.active:
             fail("a kernel launch cannot be inside a loop")
+        if label in self.kernels:
+            fail(f"a kernel called {label!r} exists already; give this launch a name of its own")
+        self.kernels.add(label)
         return self._loop(label, walks)
 
     def visible(self, tiles: Tiles, other: Index) -> Iterator[Any]:
         """A loop over the tiles with at least one pair visible to `other`'s tile; works from queries and from keys."""
+        self._check_visible(tiles, other)
         return self._loop(None, (Tiles(tiles.span, tiles.step, other),))
+
+    def _check_visible(self, tiles: object, other: object) -> None:
+        walked = {x.axis for x in (tiles, other) if isinstance(x, Tiles) or (isinstance(x, Index) and x.axis.tiled)}
+        if not isinstance(tiles, Tiles) or not isinstance(other, Index) or walked != {Q_LEN, KV_LEN}:
+            fail("p.visible takes tiles and a loop index over tiles of the other axis, like p.visible(p.kv_tiles, i)")
+        self._check_active(other)
 
     def _loop(self, label: str | None, walks: tuple[Walk, ...]) -> Iterator[Any]:
         line, outer, depth = user_line()[0], self.body, len(self.active)
@@ -301,14 +328,16 @@ class Recorder:
             self.scopes.append(object())
             try:
                 yield indices[0] if len(indices) == 1 else indices
-            except GeneratorExit:
+            except GeneratorExit:  # the text goes on behind this loop, so that the error names it and nothing else
                 self.left_early = self.left_early or line
+                self.body, self.launched = outer, self.launched and label is None
+                del self.active[depth:]
                 raise
             bodies.append(self.body)
             self.scopes.pop()
         del self.active[depth:]
         self.launched = self.launched and label is None
-        if len(bodies[0]) != len(bodies[1]):
+        if signature(bodies[0]) != signature(bodies[1]):
             fail("the loop body changes from one iteration to the next")
         body = bodies[0]
         for index in reversed(indices):
@@ -322,3 +351,18 @@ class Recorder:
         while any(label == index.name for index in self.active):
             label += "'"
         return label
+
+
+def signature(body: list[Node]) -> list[tuple[Any, ...]]:
+    """What a body does, line by line: equal for both recordings of a loop body."""
+    out: list[tuple[Any, ...]] = []
+    for node in body:
+        match node:
+            case Loop():
+                out.append((node.line, node.index.name, signature(node.body)))
+            case Op():
+                constants = [a for a in (*node.args, *node.extra) if isinstance(a, (int, float, str))]
+                out.append((node.line, node.kind, constants))
+            case Load() | Store():
+                out.append((node.line, type(node), node.piece.tensor.name))
+    return out

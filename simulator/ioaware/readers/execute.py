@@ -15,7 +15,7 @@ import numpy as np
 
 from ..dropout import keep_mask
 from ..dtypes import numpy_dtype
-from ..errors import ProgramError
+from ..errors import InputError, ProgramError
 from ..problem import AttentionProblem
 from ..program.loops import Axis, Index, Number, Tiles, Visible
 from ..program.nodes import Load, Loop, Node, Op, Operand, Store, Tensor, Value
@@ -43,6 +43,19 @@ def execute(program: Program, problem: AttentionProblem, tiles: TileSizes, input
     machine.check_outputs()
     moved = {name: Moved(*(machine.moved[name, kind] for kind in ("read", "write", "add"))) for name in machine.hbm}
     return Run(machine.hbm, Traffic(moved), OnChip(*(machine.peak[k] for k in ("total", "loaded", "computed"))))
+
+
+CONFLICTS = {"read": ("write", "add"), "write": ("write", "read", "add"), "add": ("write", "read")}
+VERBS = {"read": "load", "write": "store to", "add": "add to"}
+NOBODY, SEVERAL = -1, -2  # who touched an element in this launch, if it is not one thread block
+
+
+def saturated(x: Array, dtype: np.dtype[Any]) -> Array:
+    """`x` in a number format; fp8_e4m3 has no infinity and saturates, as GPUs convert to it."""
+    if dtype.name == "float8_e4m3fn":
+        x = np.clip(x, -448.0, 448.0)
+    out: Array = x.astype(dtype)
+    return out
 
 
 def _sub(a: Array, b: Array) -> Array:
@@ -73,27 +86,33 @@ class _Machine(Walk):
         self.accum, self.score = numpy_dtype(problem.accum_dtype), numpy_dtype(str(problem.score_dtype))
         self.hbm: dict[str, Array] = {}
         self.written: dict[str, Array] = {}
-        self.writer: dict[str, Array] = {}  # the thread block that stored each element last
+        self.touched: dict[
+            str, dict[str, Array]
+        ] = {}  # {tensor: {read | write | add: the thread block of each element}}
         self.moved: Counter[tuple[str, str]] = Counter()
         self.values: dict[Value, Array] = {}
         self.held: set[Value] = set()  # values that take room of their own
         self.live: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
-        self.block, self.first_block, self.kernel = 0, 0, ""
+        self.block, self.kernel = 0, ""
+        for tensor in program.tensors.values():
+            if tensor.role == "input" and tensor.name not in inputs:
+                raise ProgramError(f"{program.name} needs the input {tensor.name}; inputs: {', '.join(inputs)}")
         for tensor in program.tensors.values():
             self._allocate(tensor, inputs)
 
     def _allocate(self, tensor: Tensor, inputs: Mapping[str, Array]) -> None:
         dtype = numpy_dtype(self.problem.number_format(tensor.dtype))
-        if tensor.role == "input":
-            if tensor.name not in inputs:
-                raise ProgramError(f"{self.program.name} needs the input {tensor.name}; inputs: {', '.join(inputs)}")
-            self.hbm[tensor.name] = np.asarray(inputs[tensor.name]).astype(dtype)
-            return
         shape = tuple(self._length(tensor, axis) for axis in tensor.axes)
+        if tensor.role == "input":
+            x = np.asarray(inputs[tensor.name])
+            if x.shape != shape:
+                raise InputError(f"input {tensor.name} has shape {x.shape}; this problem's is {shape}")
+            self.hbm[tensor.name] = x.astype(dtype)
+            return
         self.hbm[tensor.name] = np.zeros(shape, dtype)
         self.written[tensor.name] = np.zeros(shape, bool)
-        self.writer[tensor.name] = np.full(shape, -1)
+        self.touched[tensor.name] = {kind: np.full(shape, NOBODY) for kind in CONFLICTS}
 
     def _length(self, tensor: Tensor, axis: Axis) -> int:
         """Packed rows of all sequences; but S, P and numbers of tiles are local to a sequence: the longest one's."""
@@ -118,7 +137,9 @@ class _Machine(Walk):
     def _loop(self, loop: Loop) -> None:
         innermost = loop.kernel is not None and not (isinstance(loop.body[0], Loop) and loop.body[0].kernel)
         if loop.kernel is not None and loop.kernel != self.kernel:
-            self.kernel, self.first_block = loop.kernel, self.block + 1
+            self.kernel = loop.kernel
+            for blocks in (b for kinds in self.touched.values() for b in kinds.values()):
+                blocks.fill(NOBODY)
         for span in self.iterations(loop.index):
             self.at[loop.index] = span
             self.block += innermost
@@ -166,6 +187,7 @@ class _Machine(Walk):
         name, where = node.piece.tensor.name, self._piece(node)
         if name in self.written and not self.written[name][where].all():
             raise ProgramError(f"line {node.line}: {name} is read before it was stored")
+        self._claim(node, "read", name, where)
         x = self.hbm[name][where]
         self._move(node, "read", x)
         self.values[node.out] = x.astype(self.accum)
@@ -177,22 +199,29 @@ class _Machine(Walk):
         if node.adds:
             if not self.written[name][where].all():
                 raise ProgramError(f"line {node.line}: adds to {name} before it was stored")
+            self._claim(node, "add", name, where)
             self.hbm[name][where] += x.astype(self.hbm[name].dtype)
         else:
-            self._claim(node, name, where)
-            self.hbm[name][where] = x.astype(self.hbm[name].dtype)
+            self._claim(node, "write", name, where)
+            self.hbm[name][where] = saturated(x, self.hbm[name].dtype)
             self.written[name][where] = True
         self._move(node, "add" if node.adds else "write", x)
 
-    def _claim(self, node: Store, name: str, where: tuple[Any, ...]) -> None:
-        """Two thread blocks of one kernel launch must not store to the same element."""
-        writer = self.writer[name][where]
-        if ((writer >= self.first_block) & (writer != self.block)).any():
-            raise ProgramError(
-                f"line {node.line}: two thread blocks of {self.kernel!r} store to the same elements of {name}; "
-                "use p.add or another grid"
-            )
-        self.writer[name][where] = self.block
+    def _claim(self, node: Load | Store, kind: str, name: str, where: tuple[Any, ...]) -> None:
+        """Two thread blocks of one kernel launch must not touch the same element, unless both read or both add."""
+        if name not in self.touched:
+            return
+        for other in CONFLICTS[kind]:
+            blocks = self.touched[name][other][where]
+            if ((blocks != NOBODY) & (blocks != self.block)).any():
+                both = VERBS[kind] if kind == other else f"{VERBS[other]} and {VERBS[kind]}"
+                raise ProgramError(
+                    f"line {node.line}: two thread blocks of {self.kernel!r} {both} the same elements of {name}; "
+                    "use p.add, another grid or another kernel launch"
+                )
+        mine = self.touched[name][kind][where]
+        shared = (mine != NOBODY) & (mine != self.block)
+        self.touched[name][kind][where] = np.where(shared, SEVERAL, self.block)
 
     def check_outputs(self) -> None:
         """Every element of every output was stored."""
@@ -247,7 +276,7 @@ class _Machine(Walk):
     def _rounded(self, a: Operand, x: Array) -> Array:
         """Matrix units take inputs in the score format and accumulate wider; loaded tiles are in theirs already."""
         computed = isinstance(a, Value) and a.base.source is None
-        return x.astype(self.score).astype(self.accum) if computed else x
+        return saturated(x, self.score).astype(self.accum) if computed else x
 
     def _keep(self, op: Op) -> Array:
         h, g, i, j = op.extra

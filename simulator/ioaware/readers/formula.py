@@ -82,7 +82,9 @@ def _function(file: str, line: int) -> list[tuple[int, str]]:
 def in_symbols(e: Size, problem: AttentionProblem, *, whole: bool) -> Size:
     """The size with this problem's simplifications: no mask, one head, equal lengths, equal dims."""
     same_length = problem.q_len == problem.kv_len
-    ones = {n for n in ("batch", "kv_heads", "group") if _one(problem, n)}
+    ones = {n for n in ("batch", "kv_heads", "group") if getattr(problem, n) == 1}
+    if isinstance(problem.q_len, tuple):  # a sum over sequences: the lengths say the batch
+        ones.add("batch")
 
     def simplified(a: Atom) -> Size:
         if isinstance(a, Name):
@@ -100,10 +102,6 @@ def in_symbols(e: Size, problem: AttentionProblem, *, whole: bool) -> Size:
     return e.map(simplified)
 
 
-def _one(problem: AttentionProblem, n: str) -> bool:
-    return bool(getattr(problem, n) == 1)
-
-
 def statistic_of_full(a: Statistic) -> Size:
     """A mask statistic where every pair is visible: products of lengths and tile counts."""
     q, kv = name("q_len"), name("kv_len")
@@ -112,11 +110,14 @@ def statistic_of_full(a: Statistic) -> Size:
 
 
 def statistics_used(program: Program, problem: AttentionProblem, tiles: TileSizes) -> dict[str, int]:
-    """The values of the mask statistics that the closed forms of a masked problem mention."""
-    total_ = [0, 0, 0, 0]
+    """The values of the mask statistics that the closed forms of a masked problem mention.
+
+    Of one sequence, as the batch is a factor of the closed form; of all sequences together if their lengths differ.
+    """
+    total_, together = [0, 0, 0, 0], isinstance(problem.q_len, tuple)
     for (q_len, kv_len), n in problem.lengths():
         found = problem.band.statistics(q_len, kv_len, tiles.q, tiles.kv)
-        total_ = [a + n * b for a, b in zip(total_, found, strict=True)]
+        total_ = [a + (n if together else 1) * b for a, b in zip(total_, found, strict=True)]
     values = dict(zip(("tiles", "rows", "cols", "cells"), total_, strict=True))
     mentioned = {x.what for a in accesses(program) for x in a.total.atoms() if isinstance(x, Statistic)}
     return {what: values[what] for what in values if what in mentioned}

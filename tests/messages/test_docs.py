@@ -1,0 +1,57 @@
+"""What the documentation shows is what happens: README's output, its commands, the example program."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ioaware.algorithms import find
+from ioaware.problem import AttentionProblem
+from ioaware.program_file import check, load_programs
+from tests.messages.command import call
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLE = ROOT / "docs" / "examples" / "keys_outside.py"
+
+
+def indented(after):
+    """The indented block that follows a sentence of the README."""
+    block = re.match(r"\n+((?:(?:    .*)?\n)+)", README.partition(after)[2])[1]
+    return [line.removeprefix("    ").rstrip() for line in block.rstrip().splitlines()]
+
+
+def test_readme_shows_what_its_first_command_prints(tmp_path):
+    printed = [line.rstrip() for line in call(tmp_path, "simulate", "--sram", "192KB", "--N", "8192").out.splitlines()]
+    shown = indented("(then the bytes of each tensor):")
+    assert printed[: len(shown)] == shown
+
+
+def commands():
+    for line in indented("## More to ask"):
+        words = shlex.split(line, comments=True)
+        yield words[1:] if words[0] == "ioaware" else words
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_readme_commands_run(command, tmp_path):
+    result = call(tmp_path, *command)
+    assert (result.code, result.err) == (0, "")
+
+
+@pytest.mark.parametrize("mask", ["full", "causal"])
+def test_the_example_program_is_right(mask):
+    (program,) = load_programs(str(EXAMPLE))
+    check(program, AttentionProblem(q_len=64, heads=2, mask=mask, dropout=0.1))
+
+
+def test_docs_show_flash2_as_it_stands():
+    """docs/programs.md prints the body of the built-in text, line for line."""
+    import inspect
+
+    body = inspect.getsource(find("flash2").forward).split("\n", 1)[1].rstrip()
+    body = "\n".join(line.partition("  #")[0] for line in body.splitlines())
+    assert body in (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
