@@ -177,12 +177,11 @@ def names() -> list[str]:
 
 
 def _aliased(name: str) -> str:
-    aliases = {n: read(tables.path_of(FOLDER, n)).aliases for n in tables.names(FOLDER)}
-    for built_in, others in aliases.items():
-        if name.lower() in others:
+    for built_in in tables.mentioning(FOLDER, f'"{name.lower()}"'):
+        if name.lower() in load(built_in).aliases:
             return built_in
-    known = [*aliases, *(alias for others in aliases.values() for alias in others), "cpu"]
-    raise unknown("device", name, known, "`ioaware list devices` shows all, or give a .toml file")
+    known = [alias for built_in in tables.names(FOLDER) for alias in (built_in, *load(built_in).aliases)]
+    raise unknown("device", name, [*known, "cpu"], "`ioaware list devices` shows all, or give a .toml file")
 
 
 def read(path: str) -> Device:

@@ -30,7 +30,7 @@ AnyAlgorithm: TypeAlias = str | Algorithm | Callable[..., None]
 
 def simulate(
     problem: AttentionProblem,
-    device: str | Device = "a100",
+    device: str | Device = "a100-sxm-40gb",
     algorithms: Iterable[AnyAlgorithm] = table.DEFAULT,
     *,
     tiles: str = "best",
@@ -56,7 +56,7 @@ def simulate(
 
 def simulate_workload(
     workload: str | Workload,
-    device: str | Device = "a100",
+    device: str | Device = "a100-sxm-40gb",
     algorithms: Iterable[AnyAlgorithm] = table.DEFAULT,
     *,
     tiles: str = "best",

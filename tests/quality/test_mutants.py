@@ -33,6 +33,12 @@ from tests.unit.test_bounds import check_bound, packed
 from tests.unit.test_execute import test_dropout_does_not_depend_on_tiles
 from tests.unit.test_formula import check_printed
 from tests.unit.test_onchip import BY_HAND, check_lifetimes
+from tests.unit.test_program_language import (
+    blocks_overwrite_each_other,
+    not_stored,
+    reads_what_another_block_writes,
+    refused_when_run,
+)
 from tests.unit.test_schedule import check_best
 
 # The property tests' own bodies, to be given their examples by hand. `test_...` names would be collected again here.
@@ -341,6 +347,22 @@ def test_tilings_refute_dropout_by_tile(monkeypatch):
     assert not catches(check_dropout, [case])
     monkeypatch.setattr(execute, "keep_mask", decides_by_position_in_the_tile)
     assert catches(check_dropout, [case])
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mutant", "broken"),
+    [
+        (execute, "CONFLICTS", {"read": (), "write": ("write",), "add": ()}, reads_what_another_block_writes),
+        (execute, "CONFLICTS", {"read": (), "write": (), "add": ()}, blocks_overwrite_each_other),
+        (execute._Machine, "check_outputs", lambda self: None, not_stored),
+    ],
+    ids=["reads do not race", "stores do not race", "outputs are not looked at"],
+)
+def test_broken_programs_refute_a_run_that_looks_away(owner, name, mutant, broken, monkeypatch):
+    refused_when_run(broken)
+    monkeypatch.setattr(owner, name, mutant)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        refused_when_run(broken)
 
 
 # Recording: what all readers share, only the direct machine can refute

@@ -409,6 +409,36 @@ def test_a_body_that_changes_is_refused(program):
         record(program)
 
 
+def swaps_accumulators(p, Q, V, O):
+    for b, h, g, i in grid(p):
+        even, odd = p.zeros(i, p.head_dim), p.zeros(i, p.head_dim)
+        for _ in p.loop(p.kv_tiles):
+            even += p.load(Q[h, g, i])
+            even, odd = odd, even
+
+
+def swaps_operands(p, Q, K, V, O):
+    for b, h, g, i in grid(p):
+        one, two, acc = p.full((i, 1), 1.0), p.full((i, 1), 2.0), p.zeros(i, p.head_dim)
+        for _ in p.loop(p.kv_tiles):
+            acc += one * p.load(Q[h, g, i])
+            one, two = two, one
+
+
+def loads_another_piece(p, Q, K):
+    for b, h, g, i in grid(p):
+        whole = True
+        for j in p.loop(p.kv_tiles):
+            p.load(K[h, :] if whole else K[h, j])
+            whole = not whole
+
+
+@pytest.mark.parametrize("program", [swaps_accumulators, swaps_operands, loads_another_piece])
+def test_a_body_of_other_operands_is_refused(program):
+    with pytest.raises(ProgramError, match="the loop body changes from one iteration to the next"):
+        record(program)
+
+
 def first_tile_only(p, Q):
     for b, h, g, i in grid(p):
         if i == 0:  # here
@@ -429,6 +459,23 @@ def orders_a_value(p, Q):
 
 @pytest.mark.parametrize("program", [first_tile_only, compares_a_value])
 def test_a_comparison_is_refused(program):
+    refused(program)
+
+
+def first_tile_by_truth(p, Q):
+    for b, h, g, i in grid(p):
+        if not i:  # here
+            p.load(Q[h, g, i])
+
+
+def first_tile_by_number(p, Q):
+    for b, h, g, i in grid(p):
+        if i.number == 0:  # here
+            p.load(Q[h, g, i])
+
+
+@pytest.mark.parametrize("program", [first_tile_by_truth, first_tile_by_number])
+def test_a_branch_on_an_index_is_refused(program):
     refused(program)
 
 
@@ -598,6 +645,52 @@ def tiles_of_nothing(p, Q):
 
 def test_a_step_is_positive():
     refused(tiles_of_nothing)
+
+
+def tiles_of_a_fraction(p, Q):
+    for b, h, g, i in p.kernel("attend", p.batch, p.kv_heads, p.group, p.tiles(p.q, 2.5)):  # here
+        p.load(Q[h, g, i])
+
+
+def tiles_of_heads(p, Q):
+    for b, h in p.kernel("attend", p.batch, p.tiles(p.kv_heads, 2)):  # here
+        p.load(Q[h])
+
+
+def tiles_of_columns(p, Q):
+    for b, h, g, i in grid(p):
+        for x in p.loop(p.tiles(p.head_dim, 16)):  # here
+            p.load(Q[h, g, i, x])
+
+
+@pytest.mark.parametrize("program", [tiles_of_a_fraction, tiles_of_heads, tiles_of_columns])
+def test_only_queries_and_keys_are_cut_into_tiles_of_whole_rows(program):
+    refused(program)
+
+
+def scratch_of_a_number_format(p, Q):
+    p.scratch("S", p.kv_heads, p.group, p.q, p.kv, dtype="fp32")  # here  (a role: score, accum, ...)
+
+
+def test_an_unknown_role_is_refused():
+    refused(scratch_of_a_number_format)
+
+
+def heads_of_dropout_exchanged(p, Q, K, O):
+    for b, h, g, i in grid(p):
+        for j in p.visible(p.kv_tiles, i):
+            p.drop(p.load(Q[h, g, i]) @ p.load(K[h, j]).T, g, h, i, j)  # here
+
+
+def kept_mask_turned(p, K):
+    for b, h, g, i in grid(p):
+        for j in p.visible(p.kv_tiles, i):
+            p.keep(h, g, j, i)  # here
+
+
+@pytest.mark.parametrize("program", [heads_of_dropout_exchanged, kept_mask_turned])
+def test_dropout_of_the_wrong_index_is_refused(program):
+    refused(program, Features(dropout=True))
 
 
 # Refused when run: what depends on which elements are touched

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from ..sizes import ONE, Atom, Size, ceil, size
 
@@ -58,10 +58,11 @@ class Index:
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, (int, float)):
-            from .nodes import fail
-
-            fail("a program cannot compare a loop index with a number: the loop body is recorded once")
+            _no_branch()
         return isinstance(other, Index) and self.name == other.name and self.over == other.over
+
+    def __bool__(self) -> bool:
+        _no_branch()
 
     def __hash__(self) -> int:  # the name says nearly all; hashing what is walked would cost more than it tells apart
         return hash(self.name)
@@ -90,6 +91,17 @@ class Number:
     """The position of a tile among its siblings (which key tile this is), not its rows."""
 
     index: Index
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (int, float)):
+            _no_branch()
+        return isinstance(other, Number) and self.index == other.index
+
+    def __bool__(self) -> bool:
+        _no_branch()
+
+    def __hash__(self) -> int:
+        return hash(self.index)
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,12 @@ class Seen(Atom):
 
     def __str__(self) -> str:
         return f"{'rows' if self.rows else 'tiles'} of {self.index.axis.letter} visible to {self.other.name}"
+
+
+def _no_branch() -> NoReturn:
+    from .nodes import fail
+
+    fail("a program cannot branch on a loop index: the loop body is recorded once, for all iterations")
 
 
 def rows(span: Axis | Index) -> Size:

@@ -15,11 +15,12 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import ProgramError, closest
-from ..problem import Features
+from ..problem import ROLES, Features
 from ..sizes import ONE, Size, name, size
 from .lifetimes import annotate
 from .loops import Axis, Index, Number, Tiles, Visible, Walk, rows
 from .nodes import Load, Loop, Node, Op, Operand, Piece, Shape, Store, Tensor, Value, broadcast, fail, show, user_line
+from .signature import signature
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +140,8 @@ class Recorder:
     # -------------------------------------------------------------------------------------------- memory
     def scratch(self, label: str, *axes: Axis, dtype: str = "accum") -> Tensor:
         """An HBM intermediate of dtype role `accum`, `score`, `io`, `stat` or `byte`; unwritten until stored."""
+        if dtype not in ROLES:
+            fail(f"dtype {dtype!r} is no role, the nearest is {closest(dtype, ROLES)!r}; roles: {', '.join(ROLES)}")
         if label in self.tensors:
             fail(f"a tensor called {label!r} exists already")
         self.tensors[label] = tensor = Tensor(label, axes, dtype, "scratch")
@@ -205,20 +208,30 @@ class Recorder:
 
     def drop(self, x: Value, h: Index, g: Index, i: Index, j: Index | Visible) -> Value:
         """Dropout: 0 or x / (1 - dropout), by a counter-based generator, so any tiling agrees; `x` without dropout."""
+        self._check_heads("drop", h, g)
         self._check_pairs("drop", x, i, j)
         return self._op("drop", x.shape, x, extra=(h, g, i, j)) if self.features.dropout else x
 
     def _check_pairs(self, kind: str, x: Value, i: Index, j: Index | Visible) -> None:
         """A value of one number per (query, key) pair: rows are queries, columns are keys."""
+        self._check_axes(kind, i, j)
         pairs = (i.rows, j.rows)
-        axes = i.axis, j.tiles.axis if isinstance(j, Visible) else j.axis
-        if axes != (Q_LEN, KV_LEN):
-            fail(f"p.{kind} takes a query tile, then a key tile; these walk {axes[0]} and {axes[1]}")
         if x.shape[-2:] != pairs:
             fail(f"p.{kind}: the value is {show(x.shape)}, its queries and keys are {show(pairs)}; a transpose is .T")
 
+    def _check_axes(self, kind: str, i: Index, j: Index | Visible) -> None:
+        axes = i.axis, j.tiles.axis if isinstance(j, Visible) else j.axis
+        if axes != (Q_LEN, KV_LEN):
+            fail(f"p.{kind} takes a query tile, then a key tile; these walk {axes[0]} and {axes[1]}")
+
+    def _check_heads(self, kind: str, h: Index, g: Index) -> None:
+        if (h.axis, g.axis) != (KV_HEADS, GROUP):
+            fail(f"p.{kind} takes a kv_heads index, then a group index; these walk {h.axis} and {g.axis}")
+
     def keep(self, h: Index, g: Index, i: Index, j: Index) -> Value:
         """The 0/1 dropout mask itself."""
+        self._check_heads("keep", h, g)
+        self._check_axes("keep", i, j)
         return self._op("keep", (i.rows, j.rows), extra=(h, g, i, j))
 
     def kept(self, x: Value, keep: Value) -> Value:
@@ -279,8 +292,11 @@ class Recorder:
     # -------------------------------------------------------------------------------------------- loops
     def tiles(self, span: Axis | Index, step: int | Size) -> Tiles:
         """An axis, or one tile of it again, in tiles of `step` rows; the last one is ragged."""
-        if isinstance(step, int) and step < 1:
-            fail(f"a step of {step} rows: at least 1")
+        axis = span.axis if isinstance(span, Index) else span
+        if axis not in (Q_LEN, KV_LEN):
+            fail(f"only queries and keys are cut into tiles; {axis} is walked one by one, or taken whole with `:`")
+        if not isinstance(step, Size) and (not isinstance(step, int) or step < 1):
+            fail(f"a step of {step} rows: a positive integer")
         return Tiles(span, size(step))
 
     def one_per(self, tiles: Tiles) -> Axis:
@@ -351,18 +367,3 @@ class Recorder:
         while any(label == index.name for index in self.active):
             label += "'"
         return label
-
-
-def signature(body: list[Node]) -> list[tuple[Any, ...]]:
-    """What a body does, line by line: equal for both recordings of a loop body."""
-    out: list[tuple[Any, ...]] = []
-    for node in body:
-        match node:
-            case Loop():
-                out.append((node.line, node.index.name, signature(node.body)))
-            case Op():
-                constants = [a for a in (*node.args, *node.extra) if isinstance(a, (int, float, str))]
-                out.append((node.line, node.kind, constants))
-            case Load() | Store():
-                out.append((node.line, type(node), node.piece.tensor.name))
-    return out
