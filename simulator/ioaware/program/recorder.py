@@ -109,6 +109,7 @@ class Recorder:
         self.scopes: list[object] = [object()]
         self.active: list[Index] = []
         self.launched = False  # inside a kernel launch
+        self.replaying = False  # inside the second recording of a loop body
         self.kernels: set[str] = set()
         self.left_early: int | None = None
         self.tensors: dict[str, Tensor] = {}
@@ -338,22 +339,24 @@ class Recorder:
         for walk in walks:
             self.active.append(Index(self._fresh(walk), walk))
         indices = tuple(self.active[depth:])
-        bodies = []
-        for _ in range(2):  # the second time finds Python variables carried from the first: they refer to a dead scope
-            self.body = []
+        bodies, inside_replay = [], self.replaying
+        # The second time finds Python variables carried from the first: they refer to a dead scope. While an outer loop
+        # is at its second time, once is enough: its first time has checked this loop.
+        for time in range(1 if inside_replay else 2):
+            self.body, self.replaying = [], inside_replay or time == 1
             self.scopes.append(object())
             try:
                 yield indices[0] if len(indices) == 1 else indices
             except GeneratorExit:  # the text goes on behind this loop, so that the error names it and nothing else
                 self.left_early = self.left_early or line
-                self.body, self.launched = outer, self.launched and label is None
+                self.body, self.launched, self.replaying = outer, self.launched and label is None, inside_replay
                 del self.active[depth:]
                 raise
             bodies.append(self.body)
             self.scopes.pop()
         del self.active[depth:]
-        self.launched = self.launched and label is None
-        if signature(bodies[0]) != signature(bodies[1]):
+        self.launched, self.replaying = self.launched and label is None, inside_replay
+        if not inside_replay and signature(bodies[0]) != signature(bodies[1]):
             fail("the loop body changes from one iteration to the next")
         body = bodies[0]
         for index in reversed(indices):
