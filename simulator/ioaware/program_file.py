@@ -1,4 +1,4 @@
-"""A program file of one's own: Python functions `f(p, Q, K, V, O, ...)`, a backward pass named `f_backward`.
+"""A program file of one's own: functions `f(p, Q, K, V, O, ...)`, a backward pass `f_backward`, helpers `_name`.
 
 The file is Python and is run. Each program is executed on small ragged problems and held against float64 softmax
 before its bytes are worth printing.
@@ -28,7 +28,7 @@ TOLERANCE = 1e-9  # float64: a wrong update is off by far more
 
 def load_programs(path: str) -> list[Algorithm]:
     """The algorithms of a Python file. Raises InputError where it holds none or does not run."""
-    functions = {n: f for n, f in vars(_module(Path(path))).items() if _is_program(f, path)}
+    functions = {n: f for n, f in vars(_module(Path(path))).items() if n[0] != "_" and _is_program(f, path)}
     forwards = {n: f for n, f in functions.items() if not n.endswith("_backward")}
     if not forwards:
         raise InputError(f"program file {path!r}: no function f(p, Q, K, V, O) in it; docs/programs.md has an example")

@@ -86,9 +86,7 @@ class _Machine(Walk):
         self.accum, self.score = numpy_dtype(problem.accum_dtype), numpy_dtype(str(problem.score_dtype))
         self.hbm: dict[str, Array] = {}
         self.written: dict[str, Array] = {}
-        self.touched: dict[
-            str, dict[str, Array]
-        ] = {}  # {tensor: {read | write | add: the thread block of each element}}
+        self.touched: dict[str, dict[str, Array]] = {}  # {tensor: {kind of access: the thread block, by element}}
         self.moved: Counter[tuple[str, str]] = Counter()
         self.values: dict[Value, Array] = {}
         self.held: set[Value] = set()  # values that take room of their own
