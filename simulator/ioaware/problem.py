@@ -72,8 +72,9 @@ class AttentionProblem:
         self._put("score_dtype", canonical(self.score_dtype or self.dtype, "score_dtype"))
         self._put("accum_dtype", canonical(self.accum_dtype, "accum_dtype"))
         self._check_mask()
-        if not 0 <= self.dropout < 1:
-            raise refuse("dropout", self.dropout, "a probability in [0, 1)", 0.999 if self.dropout >= 1 else 0.0)
+        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
+            above = isinstance(self.dropout, (int, float)) and self.dropout >= 1
+            raise refuse("dropout", self.dropout, "a probability in [0, 1)", 0.999 if above else 0.0)
         if self.direction not in DIRECTIONS:
             raise unknown("direction", self.direction, DIRECTIONS, f"known: {', '.join(DIRECTIONS)}")
         self._put("itemsizes", tuple(ITEMSIZE[self.number_format(role)] for role in ROLES))

@@ -223,3 +223,9 @@ def test_itemsizes(formats, bytes_):
 def test_statistics_are_as_wide_as_flash_attention_stores_them():
     assert AttentionProblem(q_len=8).number_format("stat") == "fp32"
     assert AttentionProblem(q_len=8, accum_dtype="fp64").number_format("stat") == "fp64"
+
+
+@pytest.mark.parametrize("dropout", ["x", None, [0.1], float("nan")])
+def test_a_dropout_that_is_no_probability_is_refused(dropout):
+    with pytest.raises(InputError, match=r"a probability in \[0, 1\)"):
+        AttentionProblem(q_len=8, dropout=dropout)

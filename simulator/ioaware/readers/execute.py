@@ -106,7 +106,7 @@ class _Machine(Walk):
             x = np.asarray(inputs[tensor.name])
             if x.shape != shape:
                 raise InputError(f"input {tensor.name} has shape {x.shape}; this problem's is {shape}")
-            self.hbm[tensor.name] = x.astype(dtype)
+            self.hbm[tensor.name] = saturated(x, dtype)
             return
         self.hbm[tensor.name] = np.zeros(shape, dtype)
         self.written[tensor.name] = np.zeros(shape, bool)

@@ -75,7 +75,7 @@ def _function(file: str, line: int) -> list[tuple[int, str]]:
 
     lines = linecache.getlines(file)
     functions = [n for n in ast.walk(ast.parse("".join(lines))) if isinstance(n, ast.FunctionDef)]
-    found = next(f for f in functions if f.lineno <= line <= (f.end_lineno or line))
+    found = max((f for f in functions if f.lineno <= line <= (f.end_lineno or line)), key=lambda f: f.lineno)
     return [(n, lines[n - 1].rstrip()) for n in range(found.lineno, (found.end_lineno or line) + 1)]
 
 
@@ -157,7 +157,8 @@ def expressions(program: Program, mask: str | None = "full") -> dict[tuple[str, 
 
     mask  "full"    products of ceilings, true for any sizes
           "causal"  q_len = kv_len, the larger tile a multiple of the smaller and a divisor of the length
-          "band"    any Band and any sizes: a sum over query tiles, with w_left and w_right
+          "band"    any Band and any sizes: a sum over query tiles, with w_left and w_right; evaluate it by
+                    `lambdify(..., "math")`, as sympy's own doit() may take minutes
           None      the symbols tiles, rows, cols, cells: true for every mask
     """
     from .symbolic import to_sympy
