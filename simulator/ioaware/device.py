@@ -214,7 +214,7 @@ def from_table(table: dict[str, Any]) -> Device:
             raise InputError(f"{key} names the source {source!r}, which [sources] does not explain")
         values[key] = parse_field(key, value)
         sources[key] = explained[str(source)] if source else GIVEN
-    missing = [f.name for f in fields(Device) if f.name in REQUIRED and f.name not in values]
+    missing = [name for name in REQUIRED if name not in values]
     if missing:
         raise InputError(f"the key {missing[0]!r} is missing; every device needs {', '.join(REQUIRED)}")
     return Device(**values, sources=sources)

@@ -181,10 +181,10 @@ class WorkloadReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON contract, schema 1; `problem` is null where phases differ: see `workload.phases`."""
-        phases = [
-            {**_phase_dict(phase), **{key: report.as_dict()[key] for key in ("problem", "algorithms")}}
-            for phase, report in zip(self.workload.phases, self.phases, strict=True)
-        ]
+        phases = []
+        for phase, report in zip(self.workload.phases, self.phases, strict=True):
+            found = report.as_dict()
+            phases.append({**_phase_dict(phase), "problem": found["problem"], "algorithms": found["algorithms"]})
         return {
             **header(self.device),
             "problem": phases[0]["problem"] if len(phases) == 1 else None,
@@ -197,8 +197,7 @@ def workload_report(workload: Workload, phases: tuple[Report, ...]) -> WorkloadR
     """The sums over all phases, each times its repeats."""
     algorithms = {}
     for name, first in phases[0].algorithms.items():
-        totals = [p.repeats * 1 for p in workload.phases]
-        parts = [r.algorithms[name].totals * n for r, n in zip(phases, totals, strict=True)]
+        parts = [r.algorithms[name].totals * p.repeats for r, p in zip(phases, workload.phases, strict=True)]
         passes = tuple(p for report in phases for p in report.algorithms[name].passes)
         algorithms[name] = AlgorithmReport(name, first.title, passes, reduce(Totals.__add__, parts))
     return WorkloadReport(workload, phases, algorithms)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ..errors import ProgramError
 from ..sizes import ONE, Size, product
-from .loops import Axis, Index, Number, Tiles, Visible, rows
+from .loops import Axis, Index, Number, Tiles, Visible
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -249,9 +249,3 @@ def fail(why: str, line: int | None = None, file: str = "") -> NoReturn:
     if line is None:
         line, file = user_line()
     raise ProgramError(f"line {line}: `{linecache.getline(file, line).strip()}`: {why}")
-
-
-__all__ = [
-    "Load", "Loop", "Node", "Op", "Operand", "Piece", "Shape", "Store", "Tensor", "Value", "Where",
-    "broadcast", "fail", "rows", "show", "user_line",
-]  # fmt: skip

@@ -30,13 +30,6 @@ class Work(NamedTuple):
     exps: int
 
 
-class OnChipReads(NamedTuple):
-    """Shared-memory reads of one tensor, elements: each once, and times the accumulator rows that share a read."""
-
-    once: int
-    per_row: int
-
-
 # ------------------------------------------------------------------------------------------------ what is counted
 @lru_cache
 def traffic_quantities(program: Program) -> tuple[Quantity, ...]:
