@@ -1,0 +1,105 @@
+"""Counting: how many lanes touched which tensor or region at which instruction; sectors and bank conflicts on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numba import njit  # type: ignore[import-untyped]
+
+from ioaware.traffic import Moved, Traffic
+
+from .parse import Instruction
+
+KIND = {"ld": "read", "st": "write", "atom": "add", "red": "add"}
+
+
+@dataclass
+class Requests:
+    """What warps ask of the memory system: requests, 32-byte sectors (global) or passes over the banks (shared)."""
+
+    requests: int = 0
+    sectors: int = 0
+    passes: int = 0
+
+
+@dataclass
+class Counts:
+    """Lanes per instruction and memory, over a whole launch. `memory` is a tensor's or a shared region's name."""
+
+    lanes: dict[tuple[Instruction, str], int] = field(default_factory=dict)
+    requests: dict[tuple[Instruction, str], Requests] = field(default_factory=dict)
+    instructions: int = 0  # executed, of the whole grid together
+
+    def add(self, instruction: Instruction, memory: str, lanes: int) -> None:
+        """Count `lanes` accesses."""
+        key = instruction, memory
+        self.lanes[key] = self.lanes.get(key, 0) + lanes
+
+    def traffic(self, names: Iterable[str]) -> Traffic:
+        """Bytes per memory, of those named."""
+        wanted, moved = set(names), dict[str, Moved]()
+        for (instruction, memory), lanes in self.lanes.items():
+            if memory in wanted:
+                amount = {KIND[instruction.base]: lanes * instruction.lane_bytes}
+                moved[memory] = Moved(*map(sum, zip(moved.get(memory, Moved()), Moved(**amount), strict=True)))
+        return Traffic(moved)
+
+    def sites(self, memory: str, kind: str) -> Mapping[Instruction, int]:
+        """Bytes per instruction of one memory and kind, most first: where a tensor's traffic comes from."""
+        found = {i: n * i.lane_bytes for (i, m), n in self.lanes.items() if m == memory and KIND[i.base] == kind}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+SECTOR = 32  # bytes
+BANKS = 32  # of 4 bytes
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def sectors(address: np.ndarray[Any, Any], active: np.ndarray[Any, Any], size: int) -> tuple[int, int]:
+    """(requests, sectors): a request is one warp's access; a sector counts once per request.
+
+    address, active: (threads, blocks); size: bytes per lane.
+    """
+    requests = found = 0
+    seen = np.empty(64, np.int64)
+    for b in range(address.shape[1]):
+        for warp in range(0, address.shape[0], 32):
+            n = 0
+            for t in range(warp, min(warp + 32, address.shape[0])):
+                if active[t, b]:
+                    for sector in range(address[t, b] // SECTOR, (address[t, b] + size - 1) // SECTOR + 1):
+                        if sector not in seen[:n]:
+                            seen[n] = sector
+                            n += 1
+            found += n
+            requests += n > 0
+    return requests, found
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def bank_passes(address: np.ndarray[Any, Any], active: np.ndarray[Any, Any], size: int) -> tuple[int, int]:
+    """(requests, passes): a pass serves one word of every bank; lanes that want the same word share it.
+
+    Accesses wider than 4 bytes are served in parts of a warp, 128 bytes each.
+    """
+    requests = passes = 0
+    together = 32 * 4 // max(size, 4)
+    for b in range(address.shape[1]):
+        for warp in range(0, address.shape[0], 32):
+            served = 0
+            for first in range(warp, min(warp + 32, address.shape[0]), together):
+                words = [np.int64(0) for _ in range(0)]
+                depth = np.zeros(BANKS, np.int64)
+                for t in range(first, min(first + together, address.shape[0])):
+                    if active[t, b]:
+                        for word in range(address[t, b] // 4, (address[t, b] + size - 1) // 4 + 1):
+                            if word not in words:
+                                words.append(word)
+                                depth[word % BANKS] += 1
+                served += depth.max()
+            passes += served
+            requests += served > 0
+    return requests, passes
