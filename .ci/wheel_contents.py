@@ -4,7 +4,15 @@ import sys
 import zipfile
 
 EXPECTED = {"ioaware", "ioaware_kernels", "ioaware_proofs"}
-NEEDED = ("ioaware/py.typed", "ioaware/devices/a100-sxm-40gb.toml", "ioaware/workloads/pi0.toml")
+NEEDED = (
+    "ioaware/py.typed",
+    "ioaware/devices/a100-sxm-40gb.toml",
+    "ioaware/workloads/pi0.toml",
+    "ioaware_kernels/cuda/flash2.cu",
+    "ioaware_kernels/cuda/flash2.toml",
+    "ioaware_kernels/golden/flash2_d64.ptx",
+    "ioaware_kernels/golden/manifest.json",
+)
 
 names = zipfile.ZipFile(sys.argv[1]).namelist()
 top = {name.split("/")[0] for name in names if ".dist-info/" not in name}

@@ -19,8 +19,8 @@ from ioaware.readers.count import count
 from ioaware.readers.evaluate import TileSizes
 from ioaware.schedule import best_tiles
 
-TEXTS = {f.__name__: f for a in ALGORITHMS for f in (a.forward, a.backward)}
-TILED = {f.__name__: f for a in ALGORITHMS if not a.library_kernels for f in (a.forward, a.backward)}
+TEXTS = {f.__name__: f for a in ALGORITHMS for f in (a.forward, a.backward) if f}
+TILED = {f.__name__: f for a in ALGORITHMS if not a.library_kernels for f in (a.forward, a.backward) if f}
 MILLION = {"q_len": 2**20, "head_dim": 128, "heads": 32, "kv_heads": 8, "batch": 4}
 TILES = TileSizes(128, 64)
 

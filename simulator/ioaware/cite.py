@@ -33,6 +33,12 @@ PAPERS = {
   year={2021},
   note={arXiv:2112.05682}
 }""",
+    "flash_decoding": """@misc{dao2023flashdecoding,
+  title={{Flash-Decoding} for long-context inference},
+  author={Dao, Tri and Haziza, Daniel and Massa, Francisco and Sizov, Grigory},
+  year={2023},
+  howpublished={\\url{https://crfm.stanford.edu/2023/10/12/flashdecoding.html}}
+}""",
     "bound": """@inproceedings{saha2024io,
   title={The {I/O} Complexity of Attention, or How Optimal is {FlashAttention}?},
   author={Saha, Barna and Ye, Christopher},

@@ -43,17 +43,26 @@ def random_inputs(problem: AttentionProblem, seed: int = 0) -> Arrays:
 
 
 def attention(problem: AttentionProblem, inputs: Arrays) -> Arrays:
-    """O, L, l, m, P, and dQ, dK, dV if dO is given: float64, packed. Rows that see no key give 0 (and L = -inf)."""
-    x = {name: np.asarray(a, np.float64) for name, a in inputs.items()}
-    out = {name: np.zeros(shape) for name, shape in shapes(problem).items() if name not in x}
-    scale = 1 / np.sqrt(problem.head_dim)
+    """O, L, l, m, P, and dQ, dK, dV if dO is given: packed, in float64.
+
+    A row that sees no key, or only keys of score -inf, gives O = 0 and L = -inf; one that sees +inf or NaN gives NaN.
+    """
+    return evaluate(problem, inputs, np.dtype(np.float64))
+
+
+def evaluate(problem: AttentionProblem, inputs: Arrays, dtype: np.dtype[Any]) -> Arrays:
+    """The same formulas in any precision: in that of a kernel, they tell how exact a kernel can be expected to be."""
+    x = {name: np.asarray(a, dtype) for name, a in inputs.items()}
+    out = {name: np.zeros(shape, dtype) for name, shape in shapes(problem).items() if name not in x}
+    scale = dtype.type(1 / np.sqrt(problem.head_dim))
     q0 = kv0 = 0
     for q_len, kv_len in problem.sequences:
         q, kv = slice(q0, q0 + q_len), slice(kv0, kv0 + kv_len)
         sees = problem.band.sees(np.arange(q_len)[:, None], np.arange(kv_len)[None], q_len, kv_len)
-        bias = np.where(sees, x["padding"][kv, 0][None] if problem.padding else 0.0, -np.inf)
+        bias = x["padding"][kv, 0][None] if problem.padding else dtype.type(0)
         for h, g in np.ndindex(problem.kv_heads or 1, problem.group):
-            _head(problem, x, out, scale, bias, (h, g), q, kv)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                _head(problem, x, out, scale, sees, bias, (h, g), q, kv)
         q0, kv0 = q.stop, kv.stop
     return out
 
@@ -63,6 +72,7 @@ def _head(
     x: Arrays,
     out: Arrays,
     scale: float,
+    sees: Any,
     bias: Any,
     head: tuple[int, int],
     q: slice,
@@ -70,16 +80,16 @@ def _head(
 ) -> None:
     h, g = head
     s = scale * x["Q"][h, g, q] @ x["K"][h, kv].T + bias
+    s = np.where(sees, s, s.dtype.type(-np.inf))  # set, not added: a hidden score may be infinite
     m = s.max(axis=-1, keepdims=True)
-    e = np.exp(s - np.where(np.isinf(m), 0.0, m))
+    e = np.exp(s - np.where(np.isneginf(m), m.dtype.type(0), m))
     total = e.sum(axis=-1, keepdims=True)
-    p = e / np.where(total == 0, 1.0, total)
+    p = e / np.where(total == 0, total.dtype.type(1), total)
     positions = np.arange(q.start, q.stop), np.arange(kv.start, kv.stop)
     kept = keep_mask(h * problem.group + g, *positions, problem.dropout)
-    z = kept / (1 - problem.dropout)
+    z = (kept / (1 - problem.dropout)).astype(s.dtype)
     out["O"][h, g, q] = (p * z) @ x["V"][h, kv]
-    with np.errstate(divide="ignore"):
-        out["L"][h, g, q] = m + np.log(total)
+    out["L"][h, g, q] = m + np.log(total)
     out["l"][h, g, q], out["m"][h, g, q] = total, m
     for name, a in (("P", p), ("P_dropped", p * z), ("keep", kept)):
         out[name][h, g, q, : a.shape[1]] = a

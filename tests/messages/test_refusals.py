@@ -79,6 +79,8 @@ OPTIONS += lines("""
     simulate --direction backward
     simulate --direction bwd+fwd
     simulate --direction ''
+    simulate --N 64 --alg split_kv --direction bwd
+    simulate --N 64 --alg flash2 --alg split_kv --direction fwd+bwd
 
     simulate --device h10
     simulate --device a100.tml
@@ -187,6 +189,7 @@ OPTIONS += lines("""
     fits --set sram_bytes
     fits --heads 8 --kv-heads 3
     fits --direction forward
+    fits --alg split_kv --direction bwd
     fits --device h10
     fits --alg flash9
     fits --alg naive

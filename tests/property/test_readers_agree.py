@@ -20,7 +20,7 @@ from ioaware.readers.walk import walked
 from ioaware.traffic import Moved, Traffic
 from tests.strategies import EXACT, problems, tiles
 
-TEXTS = {f.__name__: f for a in ALGORITHMS for f in (a.forward, a.backward)}
+TEXTS = {f.__name__: f for a in ALGORITHMS for f in (a.forward, a.backward) if f}
 
 
 def expected_and_inputs(problem, seed):

@@ -151,7 +151,7 @@ def packed(p, Q, K, V, O):
 
 
 FORWARD = {f.__name__: f for f in (packed, *(a.forward for a in ALGORITHMS))}
-BACKWARD = {a.backward.__name__: a.backward for a in ALGORITHMS}
+BACKWARD = {a.backward.__name__: a.backward for a in ALGORITHMS if a.backward}
 
 
 def check_bound(text, problem, sizes, direction):

@@ -154,8 +154,10 @@ def test_key_padding_and_a_causal_mask(tmp_path):
     assert "padding" in found["algorithms"]["flash2"]["levels"]["issued"]["tensors"]
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("name", NAMES)
+PASSES = [(a.name, direction) for a in ALGORITHMS for direction in DIRECTIONS if a.backward or direction == "fwd"]
+
+
+@pytest.mark.parametrize(("name", "direction"), PASSES, ids=map("-".join, PASSES))
 @pytest.mark.parametrize("mask", [[], ["--causal"], ["--mask", "padding"]], ids=["full", "causal", "padding"])
 def test_every_algorithm_explains_itself(name, direction, mask, tmp_path):
     out = printed(tmp_path, "simulate", "--explain", "--N", "512", "--alg", name, "--direction", direction, *mask)

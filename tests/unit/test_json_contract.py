@@ -162,6 +162,7 @@ CASES = [
     "--direction bwd --alg flash1 --alg flash2",
     "--direction fwd+bwd --causal --alg flash2 --alg flash2_no_atomics --alg memory_efficient",
     "--direction fwd+bwd --mask padding --dropout 0.1 --heads 6 --kv-heads 3 --batch 2 --d 96 --d-v 32",
+    "--q-len 1 --heads 8 --kv-heads 2 --alg flash2 --alg split_kv",
     "--alg naive --alg eager --alg safe_softmax --alg online_softmax --gemm-tiles 128x128 --dtype fp32",
     "--tiles paper",
     "--tiles shipped --d 128 --device h100",

@@ -87,7 +87,9 @@ def provenance(kernel: Kernel) -> dict[Instruction, frozenset[str]]:
                 if not came <= origin.get(name, nothing):
                     origin[name] = origin.get(name, nothing) | came
                     changed = True
-    addresses = {i: next(o for o in i.operands if isinstance(o, Address)) for i in kernel.instructions() if is_access(i)}
+    addresses = {
+        i: next(o for o in i.operands if isinstance(o, Address)) for i in kernel.instructions() if is_access(i)
+    }
     return {i: nothing.union(*(origin.get(n, nothing) for n in registers(a))) for i, a in addresses.items()}
 
 

@@ -15,11 +15,13 @@ import numpy as np
 
 from . import findings, shadow
 from .analyse import defined, live_after
+from .context import Array, Context, Mask, Options
 from .count import Counts
 from .findings import Findings
-from .memory import SHIFT, Array, Buffer, Context, GlobalMemory, Mask, Options, Region, SharedMemory
+from .global_memory import SHIFT, Buffer, GlobalMemory
 from .ops import DTYPES
 from .parse import Block, Instruction, Kernel
+from .shared_memory import Region, SharedMemory
 from .steps import Registers, Slots, Step, compile_step
 
 LANES_TOGETHER = 8192  # lanes in flight: enough to hide Python's cost per step, few enough to stay in the cache
@@ -188,7 +190,11 @@ class Machine:
         holds = r[self.compiled.slots.register(last.guard.name)]
         taken, stays = self._split(~holds if last.guard.negated else holds, mask)
         if last.base == "bra":
-            out = [(target, lanes) for target, lanes in zip(block.successors, (taken, stays), strict=True) if lanes is not False]
+            out = [
+                (target, lanes)
+                for target, lanes in zip(block.successors, (taken, stays), strict=True)
+                if lanes is not False
+            ]
             return out  # type: ignore[return-value]
         if taken is not False:
             self._exit(taken)
@@ -219,7 +225,9 @@ class Machine:
         return None if together.all() else together
 
     # ---------------------------------------------------------------------------------------- memory
-    def load(self, i: Instruction, space: str, base: Any, offset: int, dtype: Any, count: int, mask: Mask) -> list[Array]:
+    def load(
+        self, i: Instruction, space: str, base: Any, offset: int, dtype: Any, count: int, mask: Mask
+    ) -> list[Array]:
         """`count` neighbouring elements per lane."""
         if self._is_shared(space, base):
             return self.shared.load(i, base, offset, dtype, count, mask)

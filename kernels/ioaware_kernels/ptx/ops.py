@@ -240,13 +240,16 @@ def _product(types: list[str], mods: set[str], *, add: bool) -> Meaning:
     if t.startswith("f"):
         product: Function = _saturating(np.multiply) if "sat" in mods else np.multiply
     elif "wide" in mods:
+
         def product(a: Array, b: Array) -> Array:  # fmt: skip
             return a.astype(DTYPES[wide]) * b.astype(DTYPES[wide])
     elif "hi" in mods:
         bits = 8 * DTYPES[t].itemsize
+
         def product(a: Array, b: Array) -> Array:  # fmt: skip
             whole = a.astype(DTYPES[wide]) * b.astype(DTYPES[wide])
             return (whole >> DTYPES[wide].type(bits)).astype(DTYPES[t])
+
         if wide == t:
             product = _high_of_64
     else:
@@ -361,9 +364,9 @@ TABLE: dict[str, Known] = {
     # floating point and integers
     "add": _same(2, np.add, "rn ftz sat"),
     "sub": _same(2, np.subtract, "rn ftz sat"),
-    "mul": Known(frozenset("rn ftz sat lo hi wide".split()), lambda t, m: _product(t, m, add=False)),
-    "mad": Known(frozenset("lo hi wide".split()), lambda t, m: _product(t, m, add=True)),
-    "fma": Known(frozenset("rn ftz sat".split()), _fused),
+    "mul": Known(frozenset(["rn", "ftz", "sat", "lo", "hi", "wide"]), lambda t, m: _product(t, m, add=False)),
+    "mad": Known(frozenset(["lo", "hi", "wide"]), lambda t, m: _product(t, m, add=True)),
+    "fma": Known(frozenset(["rn", "ftz", "sat"]), _fused),
     "div": _by_kind(2, np.divide, _quotient, "rn approx full ftz"),
     "rem": _same(2, _remainder),
     "abs": _same(1, np.abs, "ftz"),
@@ -386,7 +389,7 @@ TABLE: dict[str, Known] = {
     "not": _same(1, np.invert),
     "shl": _shift(_shift_left),
     "shr": _shift(_shift_right),
-    "shf": Known(frozenset("l r wrap clamp".split()), _funnel),
+    "shf": Known(frozenset(["l", "r", "wrap", "clamp"]), _funnel),
     "bfi": _fixed(None, "t t u32 u32", _insert),
     "bfe": _fixed(None, "t u32 u32", _extract),
     "popc": _fixed("b32", "t", _count_ones),

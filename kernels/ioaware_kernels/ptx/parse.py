@@ -151,7 +151,9 @@ SIZES = {"pred": 1, "b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "f1
 # ------------------------------------------------------------------------------------------------ parsing
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{]*)\{")
 _SHARED = re.compile(r"(\.extern\s+)?\.shared\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)(?:\[(\d*)\])?\s*;")
-_TOKEN = re.compile(r"\s*(?:\.loc\s+\d+\s+(?P<loc>\d+)[^\n]*|(?P<label>[\w$]+):|(?P<brace>[{}])|(?P<text>[^;{}][^;]*);)")
+_TOKEN = re.compile(
+    r"\s*(?:\.loc\s+\d+\s+(?P<loc>\d+)[^\n]*|(?P<label>[\w$]+):|(?P<brace>[{}])|(?P<text>[^;{}][^;]*);)"
+)
 
 
 def parse(text: str) -> dict[str, Kernel]:

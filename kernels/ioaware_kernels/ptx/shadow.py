@@ -102,9 +102,7 @@ def _note_write(word: Any, kind: int, block: int, interval: int, thread: int, wa
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _judge(
-    word: Any, holds: int, kind: int, block: int, interval: int, thread: int, warp_interval: int
-) -> int:
+def _judge(word: Any, holds: int, kind: int, block: int, interval: int, thread: int, warp_interval: int) -> int:
     """The verdict on one access, before it is noted."""
     if holds == OUTSIDE:
         return GUARD

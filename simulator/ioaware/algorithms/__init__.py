@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..errors import InputError, unknown
-from . import eager, flash1, flash2, fused_softmax, memory_efficient, naive
+from . import eager, flash1, flash2, fused_softmax, memory_efficient, naive, split_kv
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Algorithm:
         """The function of a pass, `fwd` or `bwd`."""
         function = self.forward if direction == "fwd" else self.backward
         if function is None:
-            raise InputError(f"{self.name} has no backward pass: define {self.name}_backward, or use --direction fwd")
+            mend = "" if self in ALGORITHMS else f"define {self.name}_backward, or "
+            raise InputError(f"{self.name} has no backward pass: {mend}use --direction fwd")
         return function
 
 
@@ -62,6 +63,10 @@ ALGORITHMS = (
     Algorithm(
         "flash2_no_atomics", "FlashAttention-2 with a two-kernel backward pass that needs no atomics",
         flash2.flash2, flash2.flash2_backward_two_kernels, papers=("flash2",),
+    ),
+    Algorithm(
+        "split_kv", "Flash-Decoding: one thread block per key tile, partial results combined; forward only",
+        split_kv.split_kv, None, papers=("flash_decoding",),
     ),
 )  # fmt: skip
 DEFAULT = ("naive", "flash1", "flash2")

@@ -1,0 +1,136 @@
+"""The matrix of `verify`: problems, layouts and inputs that kernels get wrong.
+
+Ragged and full tiles, odd head_dims and every build, GQA, one query, more queries than keys, views with gaps, offsets
+beyond 32 bits; scores that are huge and equal, infinite, NaN, denormal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from ioaware.problem import AttentionProblem
+from ioaware.reference import random_inputs
+
+from .implementation import Implementation
+from .tensors import Array, Layout, far_apart, interleaved, packed, padded
+
+Inputs: TypeAlias = Callable[[AttentionProblem, int], dict[str, Array]]
+
+
+# ------------------------------------------------------------------------------------------------ inputs
+def normal(problem: AttentionProblem, seed: int) -> dict[str, Array]:
+    """N(0, 1)."""
+    return random_inputs(problem, seed)
+
+
+def huge_equal(problem: AttentionProblem, seed: int) -> dict[str, Array]:
+    """Every score is the same large number: exp must see exactly 0, or the row is lost."""
+    x = random_inputs(problem, seed)
+    x["Q"][...], x["K"][...] = 130.0, 128.0
+    return x
+
+
+def minus_infinity(problem: AttentionProblem, seed: int) -> dict[str, Array]:
+    """Every third key has the score -inf."""
+    x = random_inputs(problem, seed)
+    x["Q"][...] = np.abs(x["Q"]) + 0.5
+    x["K"][:, ::3, 0] = -np.inf
+    return x
+
+
+def only_minus_infinity(problem: AttentionProblem, seed: int) -> dict[str, Array]:
+    """No key has a score above -inf: no row has a maximum to subtract."""
+    x = random_inputs(problem, seed)
+    x["Q"][...] = np.abs(x["Q"]) + 0.5
+    x["K"][..., 0] = -np.inf
+    return x
+
+
+def plus_infinity(problem: AttentionProblem, seed: int) -> dict[str, Array]:
+    """One key of every sequence has the score +inf: softmax is not a number there."""
+    x = minus_infinity(problem, seed)
+    x["K"][..., 0] = 1.0
+    x["K"][:, -1, 0] = np.inf
+    return x
+
+
+def not_a_number(problem: AttentionProblem, seed: int) -> dict[str, Array]:
+    """A NaN in one query and one key: it must reach every row that sees it, and no other."""
+    x = random_inputs(problem, seed)
+    x["Q"][:, :, 0, -1] = np.nan
+    x["K"][0, -1, 0] = np.nan
+    return x
+
+
+def denormal(problem: AttentionProblem, seed: int) -> dict[str, Array]:
+    """Values and gradients below the smallest normal number."""
+    x = random_inputs(problem, seed)
+    x["V"] *= np.float32(1e-39)
+    x["dO"] *= np.float32(1e-3)
+    return x
+
+
+# ------------------------------------------------------------------------------------------------ cases
+class Case(NamedTuple):
+    """One line of the matrix."""
+
+    problem: AttentionProblem
+    inputs: Inputs = normal
+    layout: Layout = packed
+
+    def __str__(self) -> str:
+        p = self.problem
+        parts = [f"{p.q_len}x{p.kv_len}", f"d={p.head_dim}", f"{p.heads}/{p.kv_heads} heads", f"batch {p.batch}"]
+        words = [f.__name__.replace("_", " ") for f in (self.inputs, self.layout) if f not in (normal, packed)]
+        return ", ".join([*parts, *([str(p.band)] if str(p.band) != "full" else []), *words])
+
+
+def matrix(implementation: Implementation) -> Iterator[Case]:
+    """The cases of an implementation: those of its masks, or of decoding where it packs a group's query heads."""
+    for mask in implementation.masks:
+        yield from _decoding(implementation, mask) if implementation.packs_group else _general(implementation, mask)
+
+
+def one(implementation: Implementation, problem: AttentionProblem) -> Iterator[Case]:
+    """A single problem, in memory as a kernel usually finds it and with gaps."""
+    yield Case(problem)
+    yield Case(problem, normal, padded)
+
+
+def _problem(implementation: Implementation, mask: str, q_len: int, kv_len: int, **shape: Any) -> AttentionProblem:
+    return AttentionProblem(
+        q_len=q_len, kv_len=kv_len, mask=mask, dtype="fp32", direction=implementation.direction, **shape
+    )
+
+
+def _general(implementation: Implementation, mask: str) -> Iterator[Case]:
+    def case(q_len: int, kv_len: int, inputs: Inputs = normal, layout: Layout = packed, **shape: Any) -> Case:
+        return Case(_problem(implementation, mask, q_len, kv_len, **shape), inputs, layout)
+
+    yield case(64, 64, head_dim=64)
+    yield case(37, 41, head_dim=20, batch=2, heads=4, kv_heads=2)
+    yield case(1, 1, head_dim=1)
+    yield case(1, 65, head_dim=40, heads=3, kv_heads=1, layout=padded)
+    yield case(70, 33, head_dim=111, heads=2, layout=interleaved)
+    yield case(33, 50, head_dim=129, heads=2, kv_heads=1, layout=padded)
+    yield case(9, 31, head_dim=64, batch=2, layout=far_apart)
+    for inputs in (huge_equal, minus_infinity, only_minus_infinity, plus_infinity, not_a_number, denormal):
+        if implementation.direction == "fwd" or inputs in (huge_equal, denormal):
+            yield case(34, 35, inputs, head_dim=32)
+
+
+def _decoding(implementation: Implementation, mask: str) -> Iterator[Case]:
+    def case(q_len: int, kv_len: int, inputs: Inputs = normal, layout: Layout = packed, **shape: Any) -> Case:
+        return Case(_problem(implementation, mask, q_len, kv_len, **shape), inputs, layout)
+
+    yield case(1, 512, head_dim=64)
+    yield case(1, 257, head_dim=128, batch=2, heads=8, kv_heads=2)
+    yield case(2, 300, head_dim=20, heads=4, kv_heads=1, layout=padded)
+    yield case(4, 1, head_dim=33, heads=3, layout=interleaved)
+    yield case(1, 90, head_dim=200, heads=2, kv_heads=1, layout=padded)
+    yield case(1, 40, head_dim=64, batch=2, layout=far_apart)
+    for inputs in (huge_equal, minus_infinity, only_minus_infinity, plus_infinity, not_a_number, denormal):
+        yield case(2, 280, inputs, head_dim=32)

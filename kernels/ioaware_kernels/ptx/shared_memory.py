@@ -1,0 +1,212 @@
+"""Shared memory of all thread blocks in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import findings, shadow
+from .context import POISON, Array, Context, Mask, perform
+from .count import bank_passes
+from .parse import Instruction
+
+
+class Region(NamedTuple):
+    """A named part of shared memory."""
+
+    name: str
+    start: int
+    stop: int
+
+
+class Span(NamedTuple):
+    """What is known of an address register: the lowest and highest address, the bits that any address has."""
+
+    register: Any  # kept alive: the memo's key is its identity
+    mask: Mask
+    low: int
+    high: int
+    odd: int
+    index: Array  # of words, in bounds also where a lane does not take part
+    rows: Array  # its first column
+    by_thread: bool  # the same in all blocks
+    lanes: int  # that take part
+
+    @property
+    def is_empty(self) -> bool:
+        """No lane takes part."""
+        return self.high < self.low
+
+
+class SharedMemory:
+    """The shared memory of all blocks in flight: word-major, so that one address of all blocks is one row."""
+
+    def __init__(self, regions: Sequence[Region], size: int, context: Context) -> None:
+        self.regions, self.size, self.context = regions, size, context
+        self.words = np.full((max(-(-size // 4), 1), context.blocks), POISON, np.int32)
+        self.views = {t: self.words.view(t) for t in (np.dtype("i4"), np.dtype("u4"), np.dtype("f4"))}
+        self.lane_block = np.arange(context.blocks)
+        self.spans: dict[tuple[int, int], Span] = {}
+        self.last_region: dict[Instruction, Region] = {}  # an instruction mostly stays in one
+        self.is_watched = context.options.requests or context.options.races
+        if context.options.races:
+            self.state = shadow.words(self.words.size)
+            self.holds = np.zeros(self.words.size, np.uint8)
+
+    def load(
+        self, i: Instruction, address: Any, offset: int, dtype: np.dtype[Any], count: int, mask: Mask
+    ) -> list[Array]:
+        """`count` neighbouring elements per lane."""
+        span, mask = self._touch(i, address, offset, shadow.READ, mask)
+        if span.is_empty:
+            return [np.full(self.context.shape, POISON, f"i{dtype.itemsize}").view(dtype)] * count
+        if dtype.itemsize == 4:
+            return [self._words(span, offset // 4 + n, self.views[dtype]) for n in range(count)]
+        if dtype.itemsize == 8:
+            halves = [self._words(span, offset // 4 + n, self.views[np.dtype("u4")]) for n in range(2 * count)]
+            wide = [h.astype(np.uint64) for h in halves]
+            return [(lo | hi << np.uint64(32)).view(dtype) for lo, hi in zip(wide[::2], wide[1::2], strict=True)]
+        where = np.asarray(address) + offset + dtype.itemsize * np.arange(count).reshape(-1, 1, 1)
+        return [self._narrow(w if mask is None else np.where(mask, w, 0), dtype) for w in where]
+
+    def _words(self, span: Span, offset: int, memory: Array) -> Array:
+        if span.by_thread:  # one row of all blocks per thread
+            return memory[offset:].take(span.rows, axis=0)
+        return memory.reshape(-1).take((span.index + offset) * self.context.blocks + self.lane_block)
+
+    def _narrow(self, address: Array, dtype: np.dtype[Any]) -> Array:
+        word = self.words.reshape(-1).take((address >> 2) * self.context.blocks + self.lane_block)
+        return (word.view(np.uint32) >> ((address & 3) * 8).astype(np.uint32)).astype(f"u{dtype.itemsize}").view(dtype)
+
+    def store(self, i: Instruction, address: Any, offset: int, values: list[Array], mask: Mask) -> None:
+        """Neighbouring elements per lane."""
+        span, mask = self._touch(i, address, offset, shadow.WRITE, mask)
+        itemsize = values[0].dtype.itemsize
+        if itemsize < 4:
+            for n, value in enumerate(values):
+                self._store_narrow(np.asarray(address) + offset + n * itemsize, value, mask)
+            return
+        words = [w for value in values for w in _as_words(value)]
+        memory = self.words
+        if span.by_thread and mask is None:
+            for n, word in enumerate(words):
+                memory[span.rows + (offset // 4 + n)] = word
+            return
+        flat, index = memory.reshape(-1), self.context.full(span.index * self.context.blocks + self.lane_block)
+        chosen = ... if mask is None else mask
+        for n, word in enumerate(words):
+            flat[index[chosen] + (offset // 4 + n) * self.context.blocks] = self.context.full(word)[chosen]
+
+    def _store_narrow(self, address: Array, value: Array, mask: Mask) -> None:
+        """Bytes or halves: the other bytes of the word stay, also where two lanes share a word."""
+        context, bits = self.context, 8 * value.dtype.itemsize
+        address, active = context.full(address), context.active(mask)
+        field = context.full(value).view(f"u{value.dtype.itemsize}").astype(np.uint32)
+        flat = self.words.reshape(-1).view(np.uint32)
+        for byte in range(0, 4, value.dtype.itemsize):
+            here = active & ((address & 3) == byte)
+            index = ((address >> 2) * context.blocks + self.lane_block)[here]
+            kept = np.uint32(~(((1 << bits) - 1) << (8 * byte)) & 0xFFFFFFFF)
+            flat[index] = (flat[index] & kept) | (field[here] << np.uint32(8 * byte))
+
+    def atomic(
+        self, i: Instruction, address: Any, offset: int, operation: Any, operands: list[Array], mask: Mask
+    ) -> Array:
+        """Read-modify-write of 4-byte words, lane after lane; the old values."""
+        span, mask = self._touch(i, address, offset, shadow.ATOMIC, mask)
+        old = np.zeros(self.context.shape, operands[0].dtype)
+        memory = self.words.reshape(-1).view(operands[0].dtype)
+        index = self.context.full((span.index + offset // 4) * self.context.blocks + self.lane_block)
+        perform(operation, memory, index, self.context, operands, mask, old)
+        return old
+
+    # ---------------------------------------------------------------------------------------- bounds and counts
+    def _touch(self, i: Instruction, address: Any, offset: int, kind: int, mask: Mask) -> tuple[Span, Mask]:
+        """Bound, count and check an access; the lanes that may go on."""
+        size, context = i.lane_bytes, self.context
+        span = self.spans.get((id(address), id(mask))) or self._span(address, mask)
+        low, high = span.low + offset, span.high + offset + size
+        if low < 0 or high > self.size or (span.odd | offset) & (min(size, 4) - 1):
+            span, mask = self._refuse(i, address, offset, size, mask)
+            low, high = span.low + offset, span.high + offset + size
+        if span.is_empty:
+            return span, mask
+        region = self.last_region.get(i)
+        if region is None or low < region.start or high > region.stop:
+            region = next((r for r in self.regions if r.start <= low and high <= r.stop), None)
+        if region is not None:
+            self.last_region[i] = region
+            context.counts.add(i, region.name, span.lanes)
+        else:
+            self._count_apart(i, np.asarray(address) + offset, mask)
+        if self.is_watched:
+            self._watch(i, np.asarray(address) + offset, size, kind, mask)
+        return span, mask
+
+    def _span(self, address: Any, mask: Mask) -> Span:
+        key = id(address), id(mask)
+        span = self.spans.get(key)
+        if span is None:
+            if len(self.spans) > 64:
+                self.spans.clear()
+            a = np.asarray(address)
+            seen = a if mask is None else self.context.full(a)[mask]
+            low, high, odd = (0, -1 << 30, 0) if not seen.size else (
+                int(seen.min()), int(seen.max()), int(np.bitwise_or.reduce(seen, axis=None))
+            )  # fmt: skip
+            index = (a if mask is None else np.where(mask, a, low)) >> 2  # lanes that do not take part stay in bounds
+            index = np.broadcast_to(index, (1, 1)) if index.ndim == 0 else index
+            by_thread = index.shape[1] == 1
+            if by_thread and index.shape[0] != self.context.threads:
+                index = np.broadcast_to(index, (self.context.threads, 1))
+            index = index.astype(np.intp)
+            span = self.spans[key] = Span(
+                address, mask, low, high, odd, index, index[:, 0], by_thread, self.context.lanes(mask)
+            )
+        return span
+
+    def _refuse(self, i: Instruction, address: Any, offset: int, size: int, mask: Mask) -> tuple[Span, Mask]:
+        context, active = self.context, self.context.active(mask)
+        a = context.full(np.asarray(address) + offset)
+        outside, odd = (a < 0) | (a + size > self.size), a % min(size, 4) != 0
+        context.report(findings.OUT_OF_BOUNDS, i, "shared memory", active & outside, a)
+        context.report(findings.MISALIGNED, i, "shared memory", active & odd, a)
+        mask = active & ~outside & ~odd
+        return self._span(address, mask), mask
+
+    def _count_apart(self, i: Instruction, address: Array, mask: Mask) -> None:
+        """Lanes in several regions; what lies in none is counted as `shared`."""
+        a, left = self.context.full(address), self.context.active(mask)
+        for region in self.regions:
+            here = left & (region.start <= a) & (a < region.stop)
+            if here.any():
+                self.context.counts.add(i, region.name, int(np.count_nonzero(here)))
+                left = left & ~here
+        if left.any():
+            self.context.counts.add(i, "shared", int(np.count_nonzero(left)))
+
+    def _watch(self, i: Instruction, address: Array, size: int, kind: int, mask: Mask) -> None:
+        context = self.context
+        a = np.where(context.active(mask), context.full(address), 0).astype(np.int64)
+        if context.options.requests:
+            name = self._name(int(a.max()) // 4 * context.blocks)[0]
+            context.request(i, name, bank_passes(a, context.active(mask), size), "passes")
+        if context.options.races:
+            for n in range(-(-size // 4)):
+                words = (a // 4 + n) * context.blocks + self.lane_block
+                context.judge(i, kind, words, 1, mask, self.state, self.holds, self._name)
+
+    def _name(self, word: int) -> tuple[str, int]:
+        offset = 4 * (word // self.context.blocks)
+        region = next((r for r in self.regions if r.start <= offset < r.stop), Region("shared", 0, self.size))
+        return region.name, offset - region.start
+
+
+def _as_words(value: Array) -> list[Array]:
+    """A register's 4-byte words, lowest first."""
+    if value.dtype.itemsize == 4:
+        return [value.view(np.int32)]
+    wide = value.view(np.uint64)
+    return [wide.astype(np.uint32).view(np.int32), (wide >> np.uint64(32)).astype(np.uint32).view(np.int32)]

@@ -1,0 +1,185 @@
+"""verify: run a kernel, and hold everything it does against what it should do.
+
+values       every output against float64 softmax, within a computed tolerance
+tensors      bytes read, written and added per tensor and launch: equal to the simulator's
+shared       the same per region of shared memory
+findings     no race, no uninitialised read, no access outside a tensor, no divergent barrier
+memory       every output element written, inputs unchanged, nothing written outside the tensors
+determinism  outputs are the same bits in another order of thread blocks, but for those that say otherwise
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ioaware.errors import VerificationError
+from ioaware.traffic import Moved, Traffic
+
+from . import golden, nvrtc
+from .cases import Case
+from .implementation import Implementation
+from .launch import Engine, GridEngine, Module
+from .predict import Prediction, predict
+from .ptx.context import Options
+from .run import Launched, Run, program_of, run
+from .tensors import Array
+from .tolerance import Difference, compare, expected
+
+CHECKS = ("values", "tensors", "shared", "findings", "memory", "determinism")
+
+
+@dataclass
+class Report:
+    """One case of one kernel: what was checked, and one sentence for everything that is wrong."""
+
+    kernel: str
+    case: Case
+    differences: dict[str, Difference] = field(default_factory=dict)
+    problems: dict[str, list[str]] = field(default_factory=dict)  # per check that was made; empty: it holds
+    launches: list[tuple[Launched, Prediction]] = field(default_factory=list)
+    reproducible: bool = True  # the same bits in another order of thread blocks
+    seconds: float = 0.0
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether every check that was made holds."""
+        return not any(self.problems.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        p = self.case.problem
+        return {
+            "kernel": self.kernel,
+            "problem": {
+                "q_len": p.q_len, "kv_len": p.kv_len, "head_dim": p.head_dim, "heads": p.heads,
+                "kv_heads": p.kv_heads, "batch": p.batch, "mask": str(p.band), "dtype": p.dtype,
+                "direction": p.direction,
+            },
+            "inputs": self.case.inputs.__name__, "layout": self.case.layout.__name__,
+            "ok": self.is_fine, "checks": self.problems, "reproducible": self.reproducible, "time_s": self.seconds,
+            "outputs": {n: d._asdict() for n, d in self.differences.items()},
+            "launches": [
+                {"kernel": launched.kernel, "instructions": launched.counts.instructions,
+                 "counted": launched.tensors.as_dict(), "predicted": predicted.tensors.as_dict(),
+                 "counted_shared": launched.shared.as_dict(), "predicted_shared": predicted.shared.as_dict()}
+                for launched, predicted in self.launches
+            ],
+        }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ what is run
+def module_of(implementation: Implementation, case: Case) -> Module:
+    """The PTX of the build that a case needs: the golden one for the project's own kernels, else compiled now."""
+    if implementation.is_own:
+        return _golden(implementation.name, case.problem.head_dim)
+    constants = implementation.build_for(case.problem)
+    return _compiled(implementation.source, implementation.file, tuple(f"-D{k}={v}" for k, v in constants.items()))
+
+
+@lru_cache(128)
+def _golden(kernel: str, head_dim: int) -> Module:
+    build = golden.find(kernel, head_dim)
+    return Module(golden.load(kernel, head_dim), golden.source(build), build.definitions)
+
+
+@lru_cache(128)
+def _compiled(source: str, file: str, definitions: tuple[str, ...]) -> Module:
+    return Module(nvrtc.compile(source, file, (*golden.OPTIONS, *definitions)).code.decode(), source, definitions)
+
+
+# ------------------------------------------------------------------------------------------------ verifying
+def verify(implementation: Implementation, case: Case, engine: Engine | None = None, seed: int = 0) -> Report:
+    """Run one case and check everything. With an engine (a GPU) what only the executor sees is not checked."""
+    started = time.perf_counter()
+    report = Report(implementation.name, case)
+    module, inputs = module_of(implementation, case), case.inputs(case.problem, seed)
+    exact = expected(program_of(implementation, case.problem), case.problem, inputs)
+    given = {**{n: _packed(e.exact) for n, e in exact.items()}, **inputs}
+    on_grid = engine is None
+
+    def once(which: Engine) -> Run:
+        return run(implementation, module, case.problem, given, case.layout, which)
+
+    first = once(engine or GridEngine(Options(races=True)))
+    second = once(engine or GridEngine(Options(reverse=True)))
+    report.differences = {name: compare(values, exact[name]) for name, values in first.outputs.items()}
+    report.problems["values"] = list(_values(report.differences))
+    if on_grid:
+        report.launches = list(zip(first.launches, predict(implementation, case.problem), strict=True))
+        report.problems["tensors"] = [s for a, b in report.launches for s in _bytes(a, a.tensors, b.tensors)]
+        report.problems["shared"] = [s for a, b in report.launches for s in _bytes(a, a.shared, b.shared)]
+        report.problems["findings"] = [str(f) for f in first.findings]
+    report.problems["memory"] = list(_memory(implementation, case, first, given))
+    report.problems["determinism"] = list(_order(implementation, first, second))
+    report.reproducible = not _changed(first, second)
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def require(reports: list[Report]) -> None:
+    """Raises VerificationError where a check does not hold: exit code 1."""
+    bad = [r for r in reports if not r.is_fine]
+    if bad:
+        first = next(sentence for found in bad[0].problems.values() for sentence in found)
+        raise VerificationError(f"{len(bad)} of {len(reports)} cases fail, the first: {bad[0].kernel}: {first}")
+
+
+def _packed(values: Array) -> Array:
+    """(batch, heads, rows, columns) fp32 as the simulator packs it: (heads, all rows, columns)."""
+    batch, heads, rows, columns = values.shape
+    return values.swapaxes(0, 1).reshape(heads, batch * rows, columns).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------ the checks
+def _values(differences: Mapping[str, Difference]) -> Iterator[str]:
+    for name, d in differences.items():
+        if d.misplaced:
+            yield f"{name} has {d.misplaced:,} elements that are NaN or infinite where exact softmax is not, or not so"
+        if d.error > d.tolerance:
+            yield f"{name} differs from exact softmax by {d.error:.3g}; rounding explains {d.tolerance:.3g}"
+
+
+def _bytes(launched: Launched, counted: Traffic, predicted: Traffic) -> Iterator[str]:
+    """Every tensor or region that moves other than predicted, with the line of the source that moves most."""
+    for name, excess in (counted - predicted).tensors.items():
+        for kind, verb in zip(Moved._fields, ("read", "written", "added to"), strict=True):
+            if getattr(excess, kind):
+                have, want = getattr(counted[name], kind), getattr(predicted[name], kind)
+                times = f"{have / want:.3g} times as much as the algorithm" if want else "the algorithm never does"
+                yield f"{launched.kernel}: {name} is {verb} {have:,} B, {times}, {want:,} B{_most(launched, name, kind)}"
+
+
+def _most(launched: Launched, name: str, kind: str) -> str:
+    by_line: dict[int, int] = {}
+    for instruction, moved in launched.counts.sites(name, kind).items():
+        by_line[instruction.source] = by_line.get(instruction.source, 0) + moved
+    if not any(by_line):
+        return ""
+    return "; by CUDA line: " + ", ".join(f"{line}: {by_line[line]:,} B" for line in sorted(by_line))
+
+
+def _memory(implementation: Implementation, case: Case, done: Run, given: Mapping[str, Array]) -> Iterator[str]:
+    for name, tensor in program_of(implementation, case.problem).tensors.items():
+        placed = done.tensors[name]
+        if tensor.role == "output" and not placed.is_written:
+            yield f"{name} is not written everywhere"
+        if placed.stray_words():
+            yield f"{placed.stray_words():,} words around {name} are overwritten"
+        if tensor.role == "input" and _packed(placed.values).tobytes() != given[name].astype(np.float32).tobytes():
+            yield f"the input {name} is changed"
+
+
+def _order(implementation: Implementation, first: Run, second: Run) -> Iterator[str]:
+    for name in _changed(first, second):
+        if name not in implementation.order_dependent:
+            yield f"{name} depends on the order of thread blocks: its bits change from run to run"
+
+
+def _changed(first: Run, second: Run) -> list[str]:
+    return [n for n, values in first.outputs.items() if values.tobytes() != second.outputs[n].tobytes()]
