@@ -122,6 +122,14 @@ class Implementation:
         largest = max(b["HEAD_DIM"] for b in self.builds)
         raise refuse("head_dim", problem.head_dim, f"{self.name} is built for at most {largest}", largest)
 
+    def solves(self, problem: AttentionProblem) -> bool:
+        """Whether it can take a problem at all."""
+        try:
+            self.build_for(problem)
+        except InputError:
+            return False
+        return True
+
     def _check_rows(self, problem: AttentionProblem, build: dict[str, int]) -> None:
         rows = problem.group * int(problem.q_len)  # type: ignore[arg-type]
         if self.packs_group and rows > build["TILE_Q"]:

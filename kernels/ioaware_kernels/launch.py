@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ioaware.errors import InputError, refuse, unknown
@@ -28,8 +29,10 @@ from .tensors import Tensor
 Argument: TypeAlias = Tensor | int | float
 Result = grid_engine.Result
 VIEW = struct.Struct("<Qqqq")  # data, strides of batch, head and row in elements
-_FORMATS = {("u32", int): "<i", ("s32", int): "<i", ("b32", int): "<i", ("u64", int): "<q", ("s64", int): "<q",
-            ("b64", int): "<q", ("f32", float): "<f", ("f32", int): "<f", ("f64", float): "<d", ("f64", int): "<d"}  # fmt: skip
+_FORMATS: dict[tuple[str, type], str] = {
+    **{(name, int): "<i" for name in ("u32", "s32", "b32")}, **{(name, int): "<q" for name in ("u64", "s64", "b64")},
+    **{("f32", number): "<f" for number in (int, float)}, **{("f64", number): "<d" for number in (int, float)},
+}  # fmt: skip
 MOST_THREADS = 1024
 
 
@@ -130,11 +133,11 @@ def plan(
         raise refuse(f"{entry}: arguments", len(arguments), "one for each parameter", len(kernel.params))
     for n, (param, argument) in enumerate(zip(kernel.params, arguments, strict=True)):
         _check(entry, n, param, argument)
-    extents = [_extents(name, given) for name, given in (("grid", grid), ("block", block))]
-    threads = extents[1][0] * extents[1][1] * extents[1][2]
+    blocks, each = _extents("grid", grid), _extents("block", block)
+    threads = prod(each)
     if threads > MOST_THREADS:
         raise refuse(f"{entry}: threads per block", threads, "CUDA runs at most 1,024", MOST_THREADS)
-    return Plan(module, kernel, *extents, tuple(arguments), shared_bytes, tuple(regions))
+    return Plan(module, kernel, blocks, each, tuple(arguments), shared_bytes, tuple(regions))
 
 
 def _extents(name: str, given: Sequence[int]) -> tuple[int, int, int]:

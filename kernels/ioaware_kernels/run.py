@@ -65,7 +65,7 @@ def tensors(
 ) -> dict[str, Tensor]:
     """Every tensor of the program in memory: inputs filled, outputs and scratch poisoned.
 
-    inputs: packed arrays of the simulator, as `ioaware.reference.random_inputs` gives them, O and L for a backward pass.
+    inputs: packed arrays of the simulator, as `ioaware.reference` gives them; O and L too for a backward pass.
     """
     program, build = program_of(implementation, problem), implementation.build_for(problem)
     walk = Walk(program, problem, tiles_of(build))
@@ -105,8 +105,8 @@ def _plan(
     for name in launch.parameters:
         argument = placed[name] if name in placed else 1 / sqrt(problem.head_dim) if name == "scale" else named[name]
         arguments.append(argument)
-    extents = [[value(q, named) for q in quantities] for quantities in (launch.grid, launch.block)]
-    return plan(module, launch.entry, *extents, arguments, regions[-1].stop if regions else 0, regions)
+    grid, block = ([value(q, named) for q in quantities] for quantities in (launch.grid, launch.block))
+    return plan(module, launch.entry, grid, block, arguments, regions[-1].stop if regions else 0, regions)
 
 
 def shared_layout(launch: KernelLaunch, named: Mapping[str, int]) -> list[Region]:

@@ -82,7 +82,8 @@ class Tensor:
     @property
     def values(self) -> Array:
         """The tensor: (batch, heads, rows, columns) fp32, a copy."""
-        return self.buffer.words.view(np.float32)[self._index]
+        values: Array = self.buffer.words.view(np.float32)[self._index]
+        return values
 
     def fill(self, values: Array) -> Tensor:
         """Put values into the tensor, as an input of the kernel."""
@@ -94,6 +95,11 @@ class Tensor:
     def is_written(self) -> bool:
         """Whether every element has a value."""
         return bool((self.buffer.holds[self._index] == FULL).all())
+
+    def note_written(self) -> None:
+        """Mark what has lost its poison as written: on a GPU nobody watches the stores."""
+        holds, words = self.buffer.holds, self.buffer.words
+        holds[(holds == EMPTY) & (words != POISON)] = FULL
 
     def stray_words(self) -> int:
         """How many words outside the tensor have lost their poison: what a stray write leaves, also on a GPU."""

@@ -151,8 +151,8 @@ def _bytes(launched: Launched, counted: Traffic, predicted: Traffic) -> Iterator
         for kind, verb in zip(Moved._fields, ("read", "written", "added to"), strict=True):
             if getattr(excess, kind):
                 have, want = getattr(counted[name], kind), getattr(predicted[name], kind)
-                times = f"{have / want:.3g} times as much as the algorithm" if want else "the algorithm never does"
-                yield f"{launched.kernel}: {name} is {verb} {have:,} B, {times}, {want:,} B{_most(launched, name, kind)}"
+                rule = f"{have / want:.3g} times the {want:,} B of the algorithm" if want else "by the algorithm never"
+                yield f"{launched.kernel}: {name} is {verb}: {have:,} B, {rule}{_most(launched, name, kind)}"
 
 
 def _most(launched: Launched, name: str, kind: str) -> str:

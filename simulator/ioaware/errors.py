@@ -29,6 +29,12 @@ class VerificationError(IoawareError):
     exit_code = 1
 
 
+class Skipped(IoawareError):
+    """Nothing is wrong, but this machine cannot do it: exit code 77, so that no one takes it for a pass."""
+
+    exit_code = 77
+
+
 class MissingExtra(IoawareError):
     """An optional dependency is not installed: the message holds the command that installs it."""
 

@@ -1,7 +1,7 @@
 """Every opcode of the table, run from PTX text, against scalar definitions that follow the PTX ISA's words.
 
-The definitions use Python's integers, fractions and struct only. A form is one opcode with its types and modifiers: it
-becomes a kernel that loads operands, executes once and stores, so that the parser, type views and stores are tested too.
+The definitions use Python's integers, fractions and struct only. A form is one opcode with its types and modifiers:
+it becomes a kernel that loads operands, executes once and stores, so that parser, type views and stores are tested too.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from ioaware_kernels.ptx.global_memory import Buffer
 from ioaware_kernels.ptx.parse import parse
 
 NAN, INF = math.nan, math.inf
-WIDTH = {"pred": 8, **{t: int(t[1:]) for t in "b8 u8 s8 b16 u16 s16 f16 b32 u32 s32 f32 b64 u64 s64 f64".split()}}
+WIDTH = {"pred": 8, "b8": 8, "u8": 8, "s8": 8, **{f"{kind}{bits}": bits for kind in "busf" for bits in (16, 32, 64)}}
 REGISTER = {8: ("b16", "%rs"), 16: ("b16", "%rs"), 32: ("b32", "%r"), 64: ("b64", "%rd")}
 FLOATS = {"f16": (11, -14, 15, "e"), "f32": (24, -126, 127, "f"), "f64": (53, -1022, 1023, "d")}
 
@@ -88,8 +88,8 @@ def nearest(exact, t, sign=1.0):
     return math.copysign(float(rounded), 1 if exact > 0 else -1)
 
 
-def flush(x):
-    return math.copysign(0.0, x) if abs(x) < 2.0**-126 else x
+def flush(x, t="f32"):
+    return math.copysign(0.0, x) if abs(x) < 2.0 ** FLOATS[t][1] else x
 
 
 def saturate(x):
@@ -201,6 +201,9 @@ def compare(name, a, b):
     return ORDERED[name](a, b) and not unordered if name in ORDERED else unordered or ORDERED[name[:-1]](a, b)
 
 
+MODES = {"rni": round, "rzi": math.trunc, "rmi": math.floor, "rpi": math.ceil}
+
+
 def integer_of(x, mode, to, source):
     """cvt to an integer: out of range to the nearest; NaN to 0, of and to 64 bits to the highest bit alone."""
     width = WIDTH[to]
@@ -209,7 +212,7 @@ def integer_of(x, mode, to, source):
         return 1 << (width - 1) if source == "f64" or width == 64 else 0
     if math.isinf(x):
         return high if x > 0 else low
-    return min(max({"rni": round, "rzi": math.trunc, "rmi": math.floor, "rpi": math.ceil}[mode](x), low), high)
+    return min(max(MODES[mode](x), low), high)
 
 
 def whole_of(x, mode):
@@ -253,7 +256,7 @@ def form(opcode, sources, result, definition, operands="", **more):
 def float_form(opcode, t, count, definition, **more):
     """With .ftz and .sat where the opcode names them."""
     mods = opcode.split(".")
-    before = flush if "ftz" in mods else lambda x: x
+    before = (lambda x: flush(x, t)) if "ftz" in mods else lambda x: x
 
     def whole(*values):
         result = before(definition(*map(before, values)))
@@ -266,9 +269,11 @@ def rounded(function, t):
     return lambda *values: converted(total(function, *values), t, t)
 
 
-INTEGERS = "u16 s16 u32 s32 u64 s64".split()
+INTEGERS = ("u16", "s16", "u32", "s32", "u64", "s64")
 for t in ("f32", "f64", "f16"):
-    single = [".ftz", ".sat", ".rn", ".rn.ftz.sat"] if t == "f32" else [".rn", *([".sat"] if t == "f16" else [])]
+    single = (
+        [".ftz", ".sat", ".rn", ".rn.ftz.sat"] if t == "f32" else [".rn", *([".sat", ".rn.ftz"] if t == "f16" else [])]
+    )
     for mods in ("", *single):
         float_form(f"add{mods}", t, 2, lambda a, b, t=t: fma(1.0, a, b, t))
         float_form(f"sub{mods}", t, 2, lambda a, b, t=t: fma(1.0, a, -b, t))
@@ -366,10 +371,10 @@ ALL = ("u8", "s8", *INTEGERS)
 for to, source in itertools.product(ALL, ALL):
     form(f"cvt.{to}.{source}", source, to, lambda x: x)
 for source, to in itertools.product(FLOATS, ALL):
-    for mode in ("rni", "rzi", "rmi", "rpi"):
+    for mode in MODES if source == "f32" or to == "s32" else ("rni",):
         form(f"cvt.{mode}.{to}.{source}", source, to, lambda x, m=mode, t=to, s=source: integer_of(x, m, t, s))
     form(f"cvt.rn.{source}.{to}", to, source, lambda x, t=source: nearest(Fraction(x), t))
-for mode in ("rni", "rzi", "rmi", "rpi"):
+for mode in MODES:
     form(f"cvt.{mode}.f32.f32", "f32", "f32", lambda x, m=mode: whole_of(x, m))
     form(f"cvt.{mode}.f64.f64", "f64", "f64", lambda x, m=mode: whole_of(x, m))
     form(f"cvt.{mode}.ftz.s32.f32", "f32", "s32", lambda x, m=mode: integer_of(flush(x), m, "s32", "f32"))
@@ -492,10 +497,11 @@ def test_an_opcode_means_what_the_isa_says(f):
 # Operands that are no registers
 
 
-LITERALS = {  # text, and the bits it has as b32, f32, u64, f64
-    "0": (0, 0, 0, 0),
-    "7": (7, 0x40E00000, 7, 0x401C000000000000),
-    "-1": (0xFFFFFFFF, 0xBF800000, 0xFFFFFFFFFFFFFFFF, 0xBFF0000000000000),
+TYPED = ("b32", "f32", "b64", "f64")
+LITERALS = {  # text, and the bits it has as each of these types, None where it may not stand
+    "0": (0, None, 0, None),
+    "7": (7, None, 7, None),
+    "-1": (0xFFFFFFFF, None, 0xFFFFFFFFFFFFFFFF, None),
     "0x7F": (0x7F, None, 0x7F, None),
     "0XfFfFfFfF": (0xFFFFFFFF, None, 0xFFFFFFFF, None),
     "4294967295U": (0xFFFFFFFF, None, 0xFFFFFFFF, None),
@@ -510,7 +516,7 @@ LITERALS = {  # text, and the bits it has as b32, f32, u64, f64
     "0D8000000000000000": (None, None, 1 << 63, 1 << 63),
 }
 LITERAL_CASES = [(text, t, bits) for text, all_bits in LITERALS.items()
-                 for t, bits in zip(("b32", "f32", "u64", "f64"), all_bits, strict=True) if bits is not None]  # fmt: skip
+                 for t, bits in zip(TYPED, all_bits, strict=True) if bits is not None]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "t", "bits"), LITERAL_CASES, ids=[f"{c[0]} as {c[1]}" for c in LITERAL_CASES])

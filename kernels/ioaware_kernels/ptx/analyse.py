@@ -87,15 +87,17 @@ def provenance(kernel: Kernel) -> dict[Instruction, frozenset[str]]:
                 if not came <= origin.get(name, nothing):
                     origin[name] = origin.get(name, nothing) | came
                     changed = True
-    addresses = {
-        i: next(o for o in i.operands if isinstance(o, Address)) for i in kernel.instructions() if is_access(i)
-    }
-    return {i: nothing.union(*(origin.get(n, nothing) for n in registers(a))) for i, a in addresses.items()}
+    accesses = [
+        (i, next(o for o in i.operands if isinstance(o, Address))) for i in kernel.instructions() if is_access(i)
+    ]
+    return {i: nothing.union(*(origin.get(name, nothing) for name in registers(a))) for i, a in accesses}
 
 
 def _parameter(instruction: Instruction) -> frozenset[str] | None:
+    """The parameter whose pointer an instruction loads; nothing for other parameters, None for other instructions."""
     if not (instruction.base == "ld" and instruction.has("param")):
         return None
-    address = instruction.operands[1]
-    pointer = isinstance(address, Address) and instruction.has("u64", "b64") and address.offset == 0
-    return frozenset([address.base.name]) if pointer and isinstance(address.base, Symbol) else frozenset()
+    match instruction.operands[1]:
+        case Address(Symbol(name), 0) if instruction.has("u64", "b64"):
+            return frozenset([name])
+    return frozenset()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit  # type: ignore[import-untyped]
+from numba import njit
 
 Array = np.ndarray[Any, Any]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def add(memory: Array, index: Array, value: Array) -> Array:
     """memory[i] += value"""
     old = np.empty_like(value)
@@ -20,7 +20,7 @@ def add(memory: Array, index: Array, value: Array) -> Array:
     return old
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def minimum(memory: Array, index: Array, value: Array) -> Array:
     """memory[i] = min(memory[i], value)"""
     old = np.empty_like(value)
@@ -30,7 +30,7 @@ def minimum(memory: Array, index: Array, value: Array) -> Array:
     return old
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def maximum(memory: Array, index: Array, value: Array) -> Array:
     """memory[i] = max(memory[i], value)"""
     old = np.empty_like(value)
@@ -40,7 +40,7 @@ def maximum(memory: Array, index: Array, value: Array) -> Array:
     return old
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def exchange(memory: Array, index: Array, value: Array) -> Array:
     """memory[i] = value"""
     old = np.empty_like(value)
@@ -50,7 +50,7 @@ def exchange(memory: Array, index: Array, value: Array) -> Array:
     return old
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def compare_and_swap(memory: Array, index: Array, expected: Array, value: Array) -> Array:
     """memory[i] = value if memory[i] == expected"""
     old = np.empty_like(value)

@@ -97,7 +97,7 @@ class Context:
             state, holds, words, each, self.active(mask), kind,
             self.first_block, self.intervals, self.warp_intervals, times, examples,
         )  # fmt: skip
-        for verdict in np.flatnonzero(times):
+        for verdict in map(int, np.flatnonzero(times)):
             thread, block, word = (int(x) for x in examples[verdict])
             memory, offset = name(word)
             self.findings.add(_TEXTS[verdict], instruction, memory, Where(block, thread, offset), int(times[verdict]))

@@ -1,4 +1,4 @@
-"""Counting: how many lanes touched which tensor or region at which instruction; sectors and bank conflicts on demand."""
+"""Counting: how many lanes touched which tensor or region at which instruction; sectors and bank conflicts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numba import njit  # type: ignore[import-untyped]
+from numba import njit
 
 from ioaware.traffic import Moved, Traffic
 
@@ -57,7 +57,7 @@ SECTOR = 32  # bytes
 BANKS = 32  # of 4 bytes
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def sectors(address: np.ndarray[Any, Any], active: np.ndarray[Any, Any], size: int) -> tuple[int, int]:
     """(requests, sectors): a request is one warp's access; a sector counts once per request.
 
@@ -79,7 +79,7 @@ def sectors(address: np.ndarray[Any, Any], active: np.ndarray[Any, Any], size: i
     return requests, found
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def bank_passes(address: np.ndarray[Any, Any], active: np.ndarray[Any, Any], size: int) -> tuple[int, int]:
     """(requests, passes): a pass serves one word of every bank; lanes that want the same word share it.
 
@@ -91,13 +91,14 @@ def bank_passes(address: np.ndarray[Any, Any], active: np.ndarray[Any, Any], siz
         for warp in range(0, address.shape[0], 32):
             served = 0
             for first in range(warp, min(warp + 32, address.shape[0]), together):
-                words = [np.int64(0) for _ in range(0)]
+                seen, n = np.empty(128, np.int64), 0
                 depth = np.zeros(BANKS, np.int64)
                 for t in range(first, min(first + together, address.shape[0])):
                     if active[t, b]:
                         for word in range(address[t, b] // 4, (address[t, b] + size - 1) // 4 + 1):
-                            if word not in words:
-                                words.append(word)
+                            if word not in seen[:n]:
+                                seen[n] = word
+                                n += 1
                                 depth[word % BANKS] += 1
                 served += depth.max()
             passes += served

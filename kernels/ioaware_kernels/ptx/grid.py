@@ -190,12 +190,8 @@ class Machine:
         holds = r[self.compiled.slots.register(last.guard.name)]
         taken, stays = self._split(~holds if last.guard.negated else holds, mask)
         if last.base == "bra":
-            out = [
-                (target, lanes)
-                for target, lanes in zip(block.successors, (taken, stays), strict=True)
-                if lanes is not False
-            ]
-            return out  # type: ignore[return-value]
+            both = zip(block.successors, (taken, stays), strict=True)
+            return [(target, lanes) for target, lanes in both if lanes is not False]
         if taken is not False:
             self._exit(taken)
         return [(block.successors[0], stays)] if stays is not False else []
@@ -255,13 +251,20 @@ class Machine:
     def barrier(self, i: Instruction, mask: Mask) -> None:
         """All threads of the thread blocks in `mask` are here: the scheduler saw to it."""
         self.context.intervals += 1 if mask is None else mask.any(axis=0)
-        self.context.warp_intervals += 1 if mask is None else mask.any(axis=0)[None]
+        self.context.warp_intervals += 1 if mask is None else mask.any(axis=0)
 
     def warp_barrier(self, i: Instruction, mask: Mask) -> None:
         """Orders the lanes of every warp that is here."""
         self._check_members(i, np.int32(-1), mask)
-        here = self.context.active(mask)
-        self.context.warp_intervals += np.add.reduceat(here, np.arange(0, len(here), 32), axis=0) > 0
+        self.context.warp_intervals += self._by_warp(np.logical_or, self.context.active(mask))
+
+    def _by_warp(self, function: np.ufunc, lanes: Array) -> Array:
+        """Lanes joined warp by warp: (warps, blocks)."""
+        return np.asarray(function.reduceat(lanes, np.arange(0, len(lanes), 32), axis=0))
+
+    def _to_lanes(self, warps: Array) -> Array:
+        """What is true of a warp, for each of its lanes."""
+        return np.repeat(warps, 32, axis=0)[: self.context.threads]
 
     def shuffle(
         self, i: Instruction, mode: str, a: Any, b: Any, c: Any, members: Any, mask: Mask
@@ -289,15 +292,14 @@ class Machine:
         """all, any, uni or ballot of a predicate over the warp's lanes that are here."""
         self._check_members(i, members, mask)
         here, p = self.context.active(mask), self.context.full(predicate)
-        starts = np.arange(0, len(here), 32)
-        yes = np.add.reduceat((p & here).astype(np.int32), starts, axis=0)
-        total = np.add.reduceat(here.astype(np.int32), starts, axis=0)
+        yes = self._by_warp(np.add, (p & here).astype(np.int32))
+        total = self._by_warp(np.add, here.astype(np.int32))
         bit = np.uint32(1) << (np.arange(len(here), dtype=np.uint32) & 31).reshape(-1, 1)
         of_warp = {
             "all": lambda: yes == total, "any": lambda: yes > 0, "uni": lambda: (yes == 0) | (yes == total),
-            "ballot": lambda: np.add.reduceat(np.where(p & here, bit, 0), starts, axis=0).astype(np.uint32).view(np.int32),
+            "ballot": lambda: self._by_warp(np.add, np.where(p & here, bit, np.uint32(0))).astype(np.uint32).view(np.int32),
         }[kind]()  # fmt: skip
-        return np.repeat(of_warp, 32, axis=0)[: len(here)]
+        return self._to_lanes(of_warp)
 
     def _check_members(self, i: Instruction, members: Any, mask: Mask) -> None:
         """Lanes that the member mask names must be here, or have ended."""
@@ -306,7 +308,6 @@ class Machine:
         lane = np.arange(self.context.threads, dtype=np.int32).reshape(-1, 1) & 31
         named = self.context.full((members >> lane) & 1 == 1)
         gone = np.zeros(self.context.shape, bool) if self.exited is None else self.exited
-        starts = np.arange(0, len(mask), 32)
-        warp_here = np.repeat(np.add.reduceat(mask, starts, axis=0) > 0, 32, axis=0)[: len(mask)]
+        warp_here = self._to_lanes(self._by_warp(np.logical_or, mask))
         absent = warp_here & named & ~mask & ~gone
         self.context.report(findings.INACTIVE_LANE, i, "", absent, np.int64(0))

@@ -67,20 +67,24 @@ def unknown(instruction: Instruction) -> InputError:
 @lru_cache(1)
 def _fma() -> Function:
     """a * b + c with one rounding, as the hardware does; a NumPy ufunc made by numba."""
-    from llvmlite import ir  # type: ignore[import-untyped]
-    from numba import vectorize  # type: ignore[import-untyped]
+    from llvmlite import ir
+    from numba import vectorize
     from numba.core import types
     from numba.extending import intrinsic
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Instruction:
             return builder.fma(*arguments)
 
         return (a(a, a, a), generate) if isinstance(a, types.Float) else None
 
-    made = vectorize(["f4(f4, f4, f4)", "f8(f8, f8, f8)"])(lambda a, b, c: fma(a, b, c))
-    return made.ufunc  # type: ignore[no-any-return]
+    def of_elements(a: Any, b: Any, c: Any) -> Any:
+        return fma(a, b, c)  # type: ignore[call-arg]
+
+    make: Any = vectorize
+    ufunc: Function = make(["f4(f4, f4, f4)", "f8(f8, f8, f8)"])(of_elements).ufunc
+    return ufunc
 
 
 def _subnormal_to_zero(x: Array) -> Array:
@@ -325,7 +329,7 @@ def _conversion(types: list[str], mods: set[str]) -> Meaning:
         rounded = integer(x)
         if to.startswith("f"):
             return rounded.astype(DTYPES[to])
-        limits = np.iinfo(DTYPES[to])
+        limits = np.iinfo(str(DTYPES[to]))
         inside = (rounded >= float(limits.min)) & (rounded < float(limits.max) + 1)
         beyond = np.where(rounded > 0, limits.max, limits.min).astype(DTYPES[to])
         whole = np.where(inside, rounded, 0).astype(DTYPES[to])

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import numpy as np
-from numba import njit  # type: ignore[import-untyped]
+from numba import njit
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -41,7 +41,7 @@ def words(count: int) -> Array:
     return np.zeros(count, WORD)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _unordered(
     block: int, interval: int, thread: int, warp_interval: int,
     block2: int, interval2: int, thread2: int, warp_interval2: int,
@@ -56,7 +56,7 @@ def _unordered(
     return LANES if warp_interval == warp_interval2 else -1
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _unordered_reads(word: Any, block: int, interval: int, thread: int, warp_interval: int) -> int:
     """The same, of the reads since the last write against a write."""
     if word.reads == NONE:
@@ -71,7 +71,7 @@ def _unordered_reads(word: Any, block: int, interval: int, thread: int, warp_int
     )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _note_read(word: Any, block: int, interval: int, thread: int, warp_interval: int) -> None:
     if word.reads == SEVERAL_BLOCKS:
         return
@@ -89,7 +89,7 @@ def _note_read(word: Any, block: int, interval: int, thread: int, warp_interval:
     word.r_block, word.r_interval, word.r_thread, word.r_warp_interval = block, interval, thread, warp_interval
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _note_write(word: Any, kind: int, block: int, interval: int, thread: int, warp_interval: int) -> None:
     again = kind == ATOMIC and word.writes == BY_ATOMIC
     if again and word.w_block != block:
@@ -101,7 +101,7 @@ def _note_write(word: Any, kind: int, block: int, interval: int, thread: int, wa
     word.reads = NONE
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _judge(word: Any, holds: int, kind: int, block: int, interval: int, thread: int, warp_interval: int) -> int:
     """The verdict on one access, before it is noted."""
     if holds == OUTSIDE:
@@ -119,7 +119,7 @@ def _judge(word: Any, holds: int, kind: int, block: int, interval: int, thread: 
     return UNINITIALISED if holds == EMPTY and kind != WRITE else FINE
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def observe(
     shadow: Array, holds: Array, index: Array, words_each: int, active: Array, kind: int,
     first_block: int, intervals: Array, warp_intervals: Array, times: Array, examples: Array,

@@ -29,7 +29,7 @@ class Span(NamedTuple):
     low: int
     high: int
     odd: int
-    index: Array  # of words, in bounds also where a lane does not take part
+    words: Array  # their numbers, in bounds also where a lane does not take part
     rows: Array  # its first column
     by_thread: bool  # the same in all blocks
     lanes: int  # that take part
@@ -74,7 +74,7 @@ class SharedMemory:
     def _words(self, span: Span, offset: int, memory: Array) -> Array:
         if span.by_thread:  # one row of all blocks per thread
             return memory[offset:].take(span.rows, axis=0)
-        return memory.reshape(-1).take((span.index + offset) * self.context.blocks + self.lane_block)
+        return memory.reshape(-1).take((span.words + offset) * self.context.blocks + self.lane_block)
 
     def _narrow(self, address: Array, dtype: np.dtype[Any]) -> Array:
         word = self.words.reshape(-1).take((address >> 2) * self.context.blocks + self.lane_block)
@@ -94,7 +94,7 @@ class SharedMemory:
             for n, word in enumerate(words):
                 memory[span.rows + (offset // 4 + n)] = word
             return
-        flat, index = memory.reshape(-1), self.context.full(span.index * self.context.blocks + self.lane_block)
+        flat, index = memory.reshape(-1), self.context.full(span.words * self.context.blocks + self.lane_block)
         chosen = ... if mask is None else mask
         for n, word in enumerate(words):
             flat[index[chosen] + (offset // 4 + n) * self.context.blocks] = self.context.full(word)[chosen]
@@ -118,7 +118,7 @@ class SharedMemory:
         span, mask = self._touch(i, address, offset, shadow.ATOMIC, mask)
         old = np.zeros(self.context.shape, operands[0].dtype)
         memory = self.words.reshape(-1).view(operands[0].dtype)
-        index = self.context.full((span.index + offset // 4) * self.context.blocks + self.lane_block)
+        index = self.context.full((span.words + offset // 4) * self.context.blocks + self.lane_block)
         perform(operation, memory, index, self.context, operands, mask, old)
         return old
 

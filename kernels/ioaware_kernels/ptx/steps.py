@@ -329,6 +329,8 @@ def _barrier(i: Instruction, slots: Slots) -> Step:
     warp = i.has("warp")
     if not warp and [o for o in i.operands if o != Immediate("0")]:
         raise InputError(f"PTX line {i.line}: `{i.text}`: only barrier 0 of all threads is run, not a named barrier")
+    if warp and [o for o in i.operands if o not in (Immediate("-1"), Immediate("0xffffffff"))]:
+        raise InputError(f"PTX line {i.line}: `{i.text}`: only __syncwarp() of a whole warp is run, not of some lanes")
 
     def step(r: Registers, mask: Any, machine: Any) -> None:
         machine.warp_barrier(i, mask) if warp else machine.barrier(i, mask)

@@ -20,6 +20,7 @@ class Lazy(click.Group):
         "config": "config",
         "fits": "fits",
         "list": "lists",
+        "verify": "verify",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -1,0 +1,126 @@
+"""`verify`: run the CUDA kernels, on the CPU or a GPU, and hold all they do against exact softmax and the counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .conventions import option
+from .options import DEBUG, PROBLEM, decorated, problem
+
+if TYPE_CHECKING:
+    from ioaware_kernels.cases import Case
+    from ioaware_kernels.implementation import Implementation
+    from ioaware_kernels.launch import Engine
+    from ioaware_kernels.verify import Report
+
+SHAPE = tuple(PROBLEM[n] for n in (0, 1, 2, 3, 5, 6, 7))  # lengths, heads and batch: what a kernel leaves open
+ENGINES = ("grid", "cuda")
+
+
+@click.command("verify", context_settings={"help_option_names": ["-h", "--help"]})
+@option("--kernel", "kernels", multiple=True, metavar="NAME|FILE.cu", help="Repeatable; default: all of the project's.")
+@decorated(*SHAPE)
+@option("--causal", is_flag=True, help="Causal mask, bottom-right aligned.")
+@option("--engine", metavar="NAME", default="grid", show_default=True, help="grid (any machine) or cuda (CuPy).")
+@option("--source", is_flag=True, help="With --engine cuda: let CuPy compile the .cu instead of loading the PTX.")
+@option("--seed", metavar="N", default="0", show_default=True, help="Of the random inputs.")
+@option("--all", "every", is_flag=True, help="Show every case, not one line per kernel.")
+@option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@DEBUG
+def verify_command(**values: Any) -> None:
+    """Check the CUDA kernels: values, bytes per tensor and shared region, races, stray accesses, determinism.
+
+    Without a problem, a matrix of ragged, strided, masked and extreme ones. Example: ioaware verify --kernel flash2
+    --N 256 --d 64
+    """
+    from ioaware_kernels.verify import require
+
+    engine, seed = _engine(values), _seed(values["seed"])
+    cases = list(_cases(values))
+    reports = list(_progress(cases, engine, seed))
+    if values["as_json"]:
+        _print_json(reports, values["engine"], seed)
+    else:
+        from .show_verify import show
+
+        show(reports, every=values["every"])
+    require(reports)
+
+
+def _seed(text: str) -> int:
+    from ..units import parse_count
+
+    return 0 if text == "0" else parse_count(text, "--seed")
+
+
+def _engine(values: dict[str, Any]) -> Engine | None:
+    """The engine of that name; None for the executor with all of its checks. Raises Skipped: there is no GPU."""
+    from ..errors import InputError, unknown
+
+    if values["engine"] not in ENGINES:
+        raise unknown("--engine", values["engine"], ENGINES, f"known: {', '.join(ENGINES)}")
+    if values["source"] and values["engine"] != "cuda":
+        raise InputError("--source is for --engine cuda: the executor runs PTX; leave --source out")
+    if values["engine"] == "grid":
+        return None
+    from ioaware_kernels.cuda_engine import CudaEngine
+
+    return CudaEngine(from_source=values["source"])
+
+
+def _cases(values: dict[str, Any]) -> Iterator[tuple[Implementation, Case]]:
+    """What is to be run: the matrix of each kernel, or the one problem that was given."""
+    from ioaware_kernels.cases import matrix, one
+    from ioaware_kernels.implementation import load, names
+
+    shaped = [name for name in ("n", "q_len", "kv_len", "d", "heads", "kv_heads", "batch") if values[name] is not None]
+    for name in values["kernels"] or names():
+        implementation = load(name)
+        if not shaped and not values["causal"]:
+            yield from ((implementation, case) for case in matrix(implementation))
+            continue
+        wanted = _problem(implementation, values)
+        if not values["kernels"] and not implementation.solves(wanted):
+            continue
+        implementation.build_for(wanted)
+        yield from ((implementation, case) for case in one(implementation, wanted))
+
+
+def _problem(implementation: Implementation, values: dict[str, Any]) -> Any:
+    """The problem of the options; 256 rows unless they say otherwise, for the executor is no GPU."""
+    given = {"d_v": None, "mask": None, "dropout": None, **values, "dtype": "fp32"}
+    if values["n"] is None:
+        given["q_len"], given["kv_len"] = given["q_len"] or "256", given["kv_len"] or "256"
+    return problem({**given, "direction": implementation.direction})
+
+
+def _progress(cases: list[tuple[Implementation, Case]], engine: Engine | None, seed: int) -> Iterator[Report]:
+    """Verify case by case, with a bar on a terminal's stderr."""
+    import sys
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ioaware_kernels.verify import verify
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("verify", total=len(cases))
+        for implementation, case in cases:
+            bar.update(task, description=f"{implementation.name}: {case}")
+            yield verify(implementation, case, engine, seed)
+            bar.advance(task)
+
+
+def _print_json(reports: list[Report], engine: str, seed: int) -> None:
+    import json
+
+    from .. import __version__
+
+    ok = all(r.is_fine for r in reports)
+    rows = [r.as_dict() for r in reports]
+    click.echo(
+        json.dumps({"schema": 1, "version": __version__, "engine": engine, "seed": seed, "ok": ok, "cases": rows})
+    )
