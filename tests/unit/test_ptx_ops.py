@@ -55,7 +55,7 @@ def special(t):
     if t in FLOATS:
         digits, low, high, _ = FLOATS[t]
         largest, tiny, normal = (2 - 2.0 ** (1 - digits)) * 2.0**high, 2.0 ** (low - digits + 1), 2.0**low
-        values = [0.0, 1.0, 1.5, 0.5, 2.5, 3.0, 255.5, tiny, normal, normal - tiny, largest, INF]
+        values = [0.0, 1.0, 1.5, 2.5, 255.5, tiny, normal - tiny, normal, largest, INF]
         return [encode(s * x, t) for x in values for s in (1, -1)] + [encode(NAN, t)]
     ones = (1 << width) - 1
     return [0, 1, 2, 7, 31, 32, 33, ones >> 1, (ones >> 1) + 1, ones - 1, ones, 0x0123456789ABCDEF & ones]
@@ -484,7 +484,7 @@ def check(f, drawn):
 @pytest.mark.parametrize("f", FORMS, ids=[f"{f.opcode} {f.operands}".strip() for f in FORMS])
 def test_an_opcode_means_what_the_isa_says(f):
     crossed = list(itertools.product(*map(special, f.sources)))
-    check(f, crossed[:: -(-len(crossed) // 300)])
+    check(f, crossed[:: -(-len(crossed) // 450)])
 
     @settings(max_examples=3)
     @given(st.lists(st.tuples(*map(bits_of, f.sources)), min_size=1, max_size=32))

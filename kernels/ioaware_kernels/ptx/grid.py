@@ -294,12 +294,11 @@ class Machine:
         here, p = self.context.active(mask), self.context.full(predicate)
         yes = self._by_warp(np.add, (p & here).astype(np.int32))
         total = self._by_warp(np.add, here.astype(np.int32))
-        bit = np.uint32(1) << (np.arange(len(here), dtype=np.uint32) & 31).reshape(-1, 1)
-        of_warp = {
-            "all": lambda: yes == total, "any": lambda: yes > 0, "uni": lambda: (yes == 0) | (yes == total),
-            "ballot": lambda: self._by_warp(np.add, np.where(p & here, bit, np.uint32(0))).astype(np.uint32).view(np.int32),
-        }[kind]()  # fmt: skip
-        return self._to_lanes(of_warp)
+        if kind == "ballot":
+            bit = np.uint32(1) << (np.arange(len(here), dtype=np.uint32) & 31).reshape(-1, 1)
+            bits = self._by_warp(np.add, np.where(p & here, bit, np.uint32(0)))
+            return self._to_lanes(bits.astype(np.uint32).view(np.int32))
+        return self._to_lanes({"all": yes == total, "any": yes > 0, "uni": (yes == 0) | (yes == total)}[kind])
 
     def _check_members(self, i: Instruction, members: Any, mask: Mask) -> None:
         """Lanes that the member mask names must be here, or have ended."""
