@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ioaware.errors import InputError
 from ioaware_kernels import golden, nvrtc
+from ioaware_kernels.implementation import KernelLaunch, value
 
 NVRTC = "nvidia-cuda-nvrtc-cu12==12.9.86"  # newer than the one of the golden PTX: that one does not know sm_100a
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100a")
@@ -61,28 +62,26 @@ def of_build(build: golden.Build, folder: Path) -> tuple[list[str], list[str]]:
             found[architecture] = nvrtc.resources(log)
             wrong += [f"{build.file} {architecture}: {line}" for line in problems(build, log)]
     rows = [
-        row(build, launch, {name: entries.get(launch["entry"]) for name, entries in found.items()})
-        for launch in build.launches
+        row(build, launch, {name: entries.get(launch.entry) for name, entries in found.items()})
+        for launch in build.implementation.launches
     ]
     return rows, wrong
 
 
 def compiled(build: golden.Build, architecture: str, folder: Path) -> nvrtc.Compiled:
     options = (f"--gpu-architecture={architecture}", "--std=c++17", "--ptxas-options=-v", *build.definitions)
-    return nvrtc.compile(golden.source(build), f"{build.kernel}.cu", options, where=folder)
+    return nvrtc.compile(build.implementation.source, build.implementation.file, options, where=folder)
 
 
 def problems(build: golden.Build, log: str) -> Iterator[str]:
     """The rules that a build's machine code breaks."""
     yield from nvrtc.warnings(log)
     entries = nvrtc.resources(log)
-    for launch in build.launches:
-        if launch["entry"] in entries:
-            yield from of_entry(
-                launch["entry"], entries[launch["entry"]], threads(build, launch), dynamic(build, launch)
-            )
+    for launch in build.implementation.launches:
+        if launch.entry in entries:
+            yield from of_entry(launch.entry, entries[launch.entry], threads(build, launch), dynamic(build, launch))
         else:
-            yield f"{launch['entry']}: the source has no such entry"
+            yield f"{launch.entry}: the source has no such entry"
 
 
 def of_entry(entry: str, used: nvrtc.Resources, threads: int, dynamic_bytes: int) -> Iterator[str]:
@@ -94,21 +93,23 @@ def of_entry(entry: str, used: nvrtc.Resources, threads: int, dynamic_bytes: int
         yield f"{entry}: {used.shared_bytes + dynamic_bytes:,} bytes of shared memory; {SHARED_BYTES:,} may be"
 
 
-def threads(build: golden.Build, launch: golden.Launch) -> int:
-    return prod(build.size(extent) or 1 for extent in launch["block"])
+def threads(build: golden.Build, launch: KernelLaunch) -> int:
+    return prod(value(extent, build.constants) for extent in launch.block)
 
 
-def dynamic(build: golden.Build, launch: golden.Launch) -> int:
+def dynamic(build: golden.Build, launch: KernelLaunch) -> int:
     """Bytes of dynamic shared memory, without what only a launch decides."""
-    return sum(region.bytes or 0 for region in build.layout(launch).values())
+    return sum(size or 0 for _, size in golden.shared_layouts(build)[launch.entry].values())
 
 
-def row(build: golden.Build, launch: golden.Launch, used: dict[str, nvrtc.Resources | None]) -> str:
+def row(build: golden.Build, launch: KernelLaunch, used: dict[str, nvrtc.Resources | None]) -> str:
     registers = [str(one.registers) if (one := used.get(name)) else "-" for name in ARCHITECTURES]
     static = max((one.shared_bytes for one in used.values() if one), default=0)
-    more = "+" if any(region.bytes is None for region in build.layout(launch).values()) else ""
+    more = "+" if any(size is None for _, size in golden.shared_layouts(build)[launch.entry].values()) else ""
     shared = f"{static + dynamic(build, launch):,}{more}"
-    return ROW.format(build.kernel, build.head_dim, launch["entry"], threads(build, launch), shared, *registers)
+    return ROW.format(
+        build.implementation.name, build.constants["HEAD_DIM"], launch.entry, threads(build, launch), shared, *registers
+    )
 
 
 if __name__ == "__main__":

@@ -161,27 +161,28 @@ def region_bytes(region: SharedRegion, named: Mapping[str, int]) -> int:
 
 
 # ------------------------------------------------------------------------------------------------ reading
-def names() -> list[str]:
-    """The project's own kernels."""
-    return tables.names(HERE)
+def names(folder: str = HERE) -> list[str]:
+    """The kernels of a folder, the project's own if none is given."""
+    return tables.names(folder)
 
 
 def load(name_or_path: str) -> Implementation:
     """The implementation of that name, or of a `.cu` file with its TOML beside it. Raises InputError."""
     if name_or_path in names():
-        return _read(os.path.join(HERE, f"{name_or_path}.cu"))
+        return read(os.path.join(HERE, f"{name_or_path}.cu"))
     if not name_or_path.endswith(".cu"):
         raise unknown("kernel", name_or_path, names(), f"known: {', '.join(names())}, or the path of a .cu file")
-    if not os.path.isfile(name_or_path):
-        raise InputError(f"kernel file {name_or_path!r}: no such file")
-    return _read(name_or_path)
+    return read(name_or_path)
 
 
-def _read(path: str) -> Implementation:
+def read(path: str) -> Implementation:
+    """The implementation in a `.cu` file; a changed copy of a project kernel needs no TOML. Raises InputError."""
+    if not os.path.isfile(path):
+        raise InputError(f"kernel file {path!r}: no such file; write it, or take its table away")
     toml = path.removesuffix(".cu") + ".toml"
     own = os.path.join(HERE, os.path.basename(toml))
     if not os.path.isfile(toml) and os.path.isfile(own):
-        toml = own  # a changed copy of a project kernel is launched as the original
+        toml = own  # launched as the original
     if not os.path.isfile(toml):
         raise InputError(f"kernel file {path!r}: {toml!r} must say how to launch it; docs/kernels.md has the format")
     return _Reader(toml).implementation(path)

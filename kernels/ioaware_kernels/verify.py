@@ -21,7 +21,7 @@ import numpy as np
 from ioaware.errors import VerificationError
 from ioaware.traffic import Moved, Traffic
 
-from . import golden, nvrtc
+from . import golden
 from .cases import Case
 from .implementation import Implementation
 from .launch import Engine, GridEngine, Module
@@ -76,21 +76,20 @@ class Report:
 # ------------------------------------------------------------------------------------------------ what is run
 def module_of(implementation: Implementation, case: Case) -> Module:
     """The PTX of the build that a case needs: the golden one for the project's own kernels, else compiled now."""
+    build = golden.Build(implementation, implementation.build_for(case.problem))
     if implementation.is_own:
-        return _golden(implementation.name, case.problem.head_dim)
-    constants = implementation.build_for(case.problem)
-    return _compiled(implementation.source, implementation.file, tuple(f"-D{k}={v}" for k, v in constants.items()))
-
-
-@lru_cache(128)
-def _golden(kernel: str, head_dim: int) -> Module:
-    build = golden.find(kernel, head_dim)
-    return Module(golden.load(kernel, head_dim), golden.source(build), build.definitions)
+        return _parsed(golden.load(build), implementation.source, build.definitions)
+    return _compiled(implementation.source, implementation.file, build.definitions)
 
 
 @lru_cache(128)
 def _compiled(source: str, file: str, definitions: tuple[str, ...]) -> Module:
-    return Module(nvrtc.compile(source, file, (*golden.OPTIONS, *definitions)).code.decode(), source, definitions)
+    return _parsed(golden.compile(source, file, definitions), source, definitions)
+
+
+@lru_cache(128)
+def _parsed(ptx: str, source: str, definitions: tuple[str, ...]) -> Module:
+    return Module(ptx, source, definitions)
 
 
 # ------------------------------------------------------------------------------------------------ verifying

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tomllib
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ioaware import AttentionProblem
 from ioaware.errors import InputError, IoawareError, MissingExtra, VerificationError
 from ioaware_kernels import golden, nvrtc
-from ioaware_kernels.golden import Entry, Region
+from ioaware_kernels.implementation import load
 
 BUILDS = {build.file: build for build in golden.builds()}
 each_build = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
@@ -33,27 +35,22 @@ needs_nvrtc = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 def test_the_folder_holds_one_file_for_each_build_and_the_manifest():
-    assert golden._present(golden.ROOT / "golden") == {*BUILDS, "manifest.json"}
+    assert golden.present(golden.ROOT / "golden") == {*BUILDS, "manifest.json"}
 
 
 @each_build
-def test_the_manifest_describes_the_file(build):
-    """Loading compares source, options and PTX with the manifest; names and layout are compared here."""
-    ptx, record = golden.load(build.kernel, build.head_dim), golden.record(build.kernel, build.head_dim)
-    assert (record.kernel, record.head_dim) == (build.kernel, build.head_dim)
-    assert set(record.entries) == {launch["entry"] for launch in build.launches}
-    for launch in build.launches:
-        entry = record.entries[launch["entry"]]
-        assert f".entry {launch['entry']}(" in ptx
-        assert list(entry.parameters) == launch["parameters"]
-        assert entry.shared == build.layout(launch)
+def test_the_manifest_tells_the_shared_memory_layout(build):
+    """Source, options and PTX are compared with the manifest whenever a file is loaded."""
+    manifest = json.loads((golden.ROOT / "golden/manifest.json").read_text(encoding="utf-8"))
+    assert manifest["nvrtc"] == golden.NVRTC
+    assert manifest["files"][build.file]["shared"] == golden.shared_layouts(build)
 
 
 @each_build
 def test_ptx_is_for_every_driver_from_535_on_and_tells_no_path(build):
-    ptx = golden.load(build.kernel, build.head_dim)
+    ptx = golden.load(build)
     assert ".version 8.2\n.target sm_80\n" in ptx
-    assert re.findall(r"\.file.*", ptx) == [f'.file\t1 "{build.kernel}.cu"']
+    assert re.findall(r"\.file.*", ptx) == [f'.file\t1 "{build.implementation.file}"']
     assert "\0" not in ptx
     assert f"V{golden.NVRTC}\n" in ptx
 
@@ -61,8 +58,8 @@ def test_ptx_is_for_every_driver_from_535_on_and_tells_no_path(build):
 @needs_nvrtc
 @each_build
 def test_compiling_gives_the_same_bytes(build):
-    made = golden.make(build)
-    assert made == (golden.load(build.kernel, build.head_dim), golden.record(build.kernel, build.head_dim))
+    made = golden.compile(build.implementation.source, build.implementation.file, build.definitions)
+    assert made == golden.load(build)
 
 
 def test_the_pin_is_the_one_that_pip_installs():
@@ -76,21 +73,15 @@ def test_the_pin_is_the_one_that_pip_installs():
 
 @pytest.mark.parametrize(("head_dim", "file"), [(1, 32), (32, 32), (33, 64), (96, 128), (129, 256), (256, 256)])
 def test_the_smallest_build_that_serves(head_dim, file):
-    assert golden.find("flash2", head_dim).file == f"flash2_d{file}.ptx"
-    assert golden.load("flash2", head_dim) == golden._text(golden.ROOT / "golden" / f"flash2_d{file}.ptx")
+    problem = AttentionProblem(q_len=8, head_dim=head_dim, dtype="fp32")
+    assert golden.Build(load("flash2"), load("flash2").build_for(problem)).file == f"flash2_d{file}.ptx"
 
 
-@pytest.mark.parametrize(("head_dim", "nearest"), [(0, 1), (-3, 1), (257, 256)])
-def test_a_head_dim_that_no_build_serves(head_dim, nearest):
-    rule = f"head_dim={head_dim}: the builds of flash2 serve 1 to 256; the nearest legal value is {nearest}"
-    for look_up in (golden.find, golden.load, golden.record):
-        with pytest.raises(InputError, match=f"^{rule}$"):
-            look_up("flash2", head_dim)
-
-
-def test_a_kernel_that_does_not_exist():
-    with pytest.raises(InputError, match=r"^kernel 'flash3' is unknown, the nearest is 'flash\d'; known: .*flash2"):
-        golden.load("flash3", 64)
+def test_a_head_dim_that_no_build_serves():
+    with pytest.raises(
+        InputError, match=r"^head_dim=257: flash2 is built for at most 256; the nearest legal value is 256$"
+    ):
+        load("flash2").build_for(AttentionProblem(q_len=8, head_dim=257, dtype="fp32"))
 
 
 # Stale PTX
@@ -110,6 +101,10 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def of(root, file="flash2_d64.ptx"):
+    return next(build for build in golden.builds(root) if build.file == file)
+
+
 def forget(path):
     edit(path, '"flash2_d64.ptx"', '"flash2_d65.ptx"')
 
@@ -120,31 +115,31 @@ SPOILED = {
         c / "cuda/flash2.toml", "THREADS = ", "X = 1\nTHREADS = "
     ),
     "it has been changed by hand": lambda c: edit(c / "golden/flash2_d64.ptx", "ret;", "exit;"),
-    "the file is missing": lambda c: (c / "golden/flash2_d64.ptx").unlink(),
+    "flash2_d64.ptx is missing": lambda c: (c / "golden/flash2_d64.ptx").unlink(),
     "the manifest does not know it": lambda c: forget(c / "golden/manifest.json"),
 }
 
 
 @pytest.mark.parametrize(("reason", "spoil"), SPOILED.items(), ids=SPOILED)
 def test_stale_ptx_is_refused(reason, spoil, copy):
-    golden.load("flash2", 64, copy)
+    golden.load(of(copy), copy)
     spoil(copy)
     sentence = f"golden/flash2_d64.ptx does not hold: {reason}; python -m ioaware_kernels.golden compiles it anew"
     with pytest.raises(VerificationError, match=f"^{re.escape(sentence)}$"):
-        golden.load("flash2", 64, copy)
+        golden.load(of(copy), copy)
 
 
 def test_no_manifest_at_all(copy):
     (copy / "golden/manifest.json").unlink()
-    with pytest.raises(VerificationError, match="the manifest does not know it"):
-        golden.load("flash2", 64, copy)
+    with pytest.raises(VerificationError, match=r"manifest\.json is missing"):
+        golden.load(of(copy), copy)
 
 
 def test_line_ends_of_a_checkout_do_not_matter(copy):
-    expected = golden.load("flash2", 64, copy)
+    expected = golden.load(of(copy), copy)
     for path in (copy / "cuda/flash2.cu", copy / "golden/flash2_d64.ptx", copy / "golden/manifest.json"):
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert golden.load("flash2", 64, copy) == expected
+    assert golden.load(of(copy), copy) == expected
 
 
 # Making them
@@ -152,13 +147,25 @@ def test_line_ends_of_a_checkout_do_not_matter(copy):
 SOURCE = """extern "C" __global__ void first(float* x, int n) { if (threadIdx.x < n) x[threadIdx.x] = TWO; }
 extern "C" __global__ void second(float* x) { x[threadIdx.x] *= HEAD_DIM; }
 """
-TABLE = """[[build]]
+TABLE = """algorithm = "flash2"
+
+[[build]]
 HEAD_DIM = 8
+TILE_Q = 1
+TILE_KV = 1
 TWO = 2
 
 [[launch]]
 entry = "first"
-parameters = ["x", "n"]
+kernel = "flash2"
+grid = [1]
+block = [32]
+parameters = ["O", "q_len"]
+shared = [
+    { name = "a", rows = "TWO", columns = "HEAD_DIM", pad = 1 },
+    { name = "b", rows = 1, columns = "kv_len" },
+    { name = "c", rows = "TWO", columns = 1 },
+]
 """
 
 
@@ -173,10 +180,14 @@ def tiny(tmp_path):
 @needs_nvrtc
 def test_what_is_written_holds(tiny):
     assert golden.write(tiny) == golden.check(tiny) == ["manifest.json", "tiny_d8.ptx"]
-    assert ".entry first(" in golden.load("tiny", 3, tiny)
-    record = golden.record("tiny", 3, tiny)
-    assert record.options[-2:] == ("-DHEAD_DIM=8", "-DTWO=2")
-    assert record.entries == {"first": Entry({"x": 8, "n": 4}, {})}
+    (build,) = golden.builds(tiny)
+    assert ".entry first(" in golden.load(build, tiny)
+    assert build.definitions == ("-DHEAD_DIM=8", "-DTILE_Q=1", "-DTILE_KV=1", "-DTWO=2")
+
+
+def test_regions_follow_one_another_until_one_is_not_known(tiny):
+    (build,) = golden.builds(tiny)
+    assert golden.shared_layouts(build) == {"first": {"a": [0, 72], "b": [72, None], "c": [None, 8]}}
 
 
 @needs_nvrtc
@@ -184,12 +195,12 @@ def test_writing_takes_away_what_is_not_made_any_more(tiny):
     golden.write(tiny)
     (tiny / "golden" / "tiny_d9.ptx").touch()
     golden.write(tiny)
-    assert golden._present(tiny / "golden") == {"tiny_d8.ptx", "manifest.json"}
+    assert golden.present(tiny / "golden") == {"tiny_d8.ptx", "manifest.json"}
 
 
 DIFFERENT = {
     "tiny_d8.ptx": lambda folder: edit(folder / "tiny_d8.ptx", "ret;", "ret; "),
-    "manifest.json": lambda folder: edit(folder / "manifest.json", '"x": 8', '"x": 4'),
+    "manifest.json": lambda folder: edit(folder / "manifest.json", "72", "73"),
     "tiny_d9.ptx": lambda folder: (folder / "tiny_d9.ptx").touch(),
 }
 
@@ -210,20 +221,13 @@ def test_check_without_any_file(tiny):
 
 
 WRONG = {
-    "tiny.toml: first has 1 parameters, but 2 in the source": ("tiny.toml", '"x", "n"', '"x"'),
-    "tiny.toml: third has 2 parameters, but the source defines first, second": ("tiny.toml", '"first"', '"third"'),
+    "tiny.toml: first is given 1 parameters, but takes 2": ("tiny.toml", '"O", "q_len"', '"O"'),
+    "tiny.toml: no entry 'third'; the source defines first, second": ("tiny.toml", '"first"', '"third"'),
     "tiny.cu does not compile with NVRTC 12.2: line 2: .*": ("tiny.cu", "threadIdx.x] *=", "threadIdx.y] *= z"),
-    "tiny.toml has two builds with HEAD_DIM=8; keep one of them": (
-        "tiny.toml",
-        "[[launch]]",
-        "[[build]]\nHEAD_DIM = 8\nTWO = 2\n[[launch]]",
+    "tiny.toml has two builds for tiny_d8.ptx; keep one of them": (
+        "tiny.toml", "[[launch]]", "[[build]]\nHEAD_DIM = 8\nTILE_Q = 1\nTILE_KV = 1\nTWO = 2\n[[launch]]",
     ),
-    "tiny.toml: two launches of first differ; give each an entry of its own": (
-        "tiny.toml",
-        "[[launch]]",
-        '[[launch]]\nentry = "first"\nparameters = ["y", "n"]\n[[launch]]',
-    ),
-}
+}  # fmt: skip
 
 
 @needs_nvrtc
@@ -238,8 +242,8 @@ def test_a_table_that_does_not_fit_its_source(sentence, change, tiny):
 
 def test_a_table_without_a_source(tiny):
     (tiny / "cuda" / "tiny.cu").unlink()
-    with pytest.raises(InputError, match=r"^tiny\.toml has no tiny\.cu beside it; write it or take the table away$"):
-        golden.source(golden.find("tiny", 8, tiny), tiny)
+    with pytest.raises(InputError, match=r"tiny\.cu': no such file; write it, or take its table away$"):
+        golden.builds(tiny)
 
 
 def test_another_compiler_is_refused(tiny, monkeypatch):
@@ -249,25 +253,6 @@ def test_another_compiler_is_refused(tiny, monkeypatch):
             InputError, match=r"^golden PTX comes from NVRTC 12\.2\.140, this is 12\.9\.86; pip install"
         ):
             command(tiny)
-
-
-# Layout
-
-
-def test_regions_follow_one_another_until_one_is_not_known():
-    build = golden.Build("kernel", {"HEAD_DIM": 64, "TILE": 16, "WARPS": 4}, [])
-    shared = [
-        {"name": "a", "rows": "TILE", "columns": "HEAD_DIM", "pad": 1},
-        {"name": "b", "rows": 2, "columns": "WARPS"},
-        {"name": "c", "rows": 1, "columns": "kv_len", "pad": 0},
-        {"name": "d", "rows": "TILE", "columns": 1},
-    ]
-    assert build.layout({"shared": shared}) == {
-        "a": Region(0, 4 * 16 * 65),
-        "b": Region(4 * 16 * 65, 4 * 2 * 4),
-        "c": Region(4 * 16 * 65 + 4 * 2 * 4, None),
-        "d": Region(None, 4 * 16),
-    }
 
 
 # The command

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ioaware.algorithms import find
 from ioaware.errors import InputError, MissingExtra
 from ioaware_kernels import golden, nvrtc
+from ioaware_kernels.implementation import Implementation, KernelLaunch, SharedRegion
 
 ROOT = Path(__file__).parents[2]
 GOOD = 'extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2.0f; }\n'
@@ -181,6 +183,15 @@ ptxas info    : Used {registers} registers, {shared} bytes smem
 {more}"""
 
 
+def build_of(entry, threads):
+    """A build with one launch of 10 x (32 + 1) floats of shared memory."""
+    launch = KernelLaunch(entry, "", (1,), ("THREADS",), (), (SharedRegion("s", 10, "D", 1),))
+    constants = {"HEAD_DIM": 32, "D": 32, "THREADS": threads}
+    return golden.Build(
+        Implementation("k.cu", "", find("flash2"), "fwd", ("full",), (constants,), (launch,)), constants
+    )
+
+
 LIMITS = {
     "registers": ({"registers": 128}, {"registers": 129}),  # 512 threads share 65,536
     "spills": ({}, {"spilled": 4}),
@@ -193,13 +204,10 @@ LIMITS = {
 
 @pytest.mark.parametrize(("legal", "refused"), LIMITS.values(), ids=LIMITS)
 def test_the_gate_lets_the_limit_pass_and_nothing_beyond(legal, refused):
-    region = {"name": "s", "rows": 10, "columns": "D", "pad": 1}
-    launch = {"entry": "k", "block": ["THREADS"], "shared": [region]}
-    build = golden.Build("kernel", {"HEAD_DIM": 32, "D": 32, "THREADS": 512}, [launch])
+    build = build_of("k", 512)
     assert list(gate().problems(build, log_of(**legal))) == []
     assert len(list(gate().problems(build, log_of(**refused)))) == 1
 
 
 def test_the_gate_misses_an_entry_that_is_not_there():
-    build = golden.Build("kernel", {"HEAD_DIM": 32, "THREADS": 128}, [{"entry": "other", "block": ["THREADS"]}])
-    assert list(gate().problems(build, log_of())) == ["other: the source has no such entry"]
+    assert list(gate().problems(build_of("other", 128), log_of())) == ["other: the source has no such entry"]
