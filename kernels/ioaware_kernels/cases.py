@@ -83,21 +83,27 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         p = self.problem
-        parts = [f"{p.q_len}x{p.kv_len}", f"d={p.head_dim}", f"{p.heads}/{p.kv_heads} heads", f"batch {p.batch}"]
-        words = [f.__name__.replace("_", " ") for f in (self.inputs, self.layout) if f not in (normal, packed)]
-        return ", ".join([*parts, *([str(p.band)] if str(p.band) != "full" else []), *words])
+        parts = [f"{p.q_len}x{p.kv_len}", f"d={p.head_dim}"]
+        parts += [f"{p.heads}/{p.kv_heads} heads"] * (p.heads > 1) + [f"batch {p.batch}"] * (p.batch > 1)
+        parts += [str(p.band)] * (str(p.band) != "full")
+        parts += [f.__name__.replace("_", " ") for f in (self.inputs, self.layout) if f not in (normal, packed)]
+        return ", ".join(parts)
 
 
 def matrix(implementation: Implementation) -> Iterator[Case]:
     """The cases of an implementation: those of its masks, or of decoding where it packs a group's query heads."""
     for mask in implementation.masks:
-        yield from _decoding(implementation, mask) if implementation.packs_group else _general(implementation, mask)
+        cases = _decoding(implementation, mask) if implementation.packs_group else _general(implementation, mask)
+        for case in cases:
+            if implementation.solves(case.problem):
+                yield case if implementation.strided else case._replace(layout=packed)
 
 
 def one(implementation: Implementation, problem: AttentionProblem) -> Iterator[Case]:
     """A single problem, in memory as a kernel usually finds it and with gaps."""
     yield Case(problem)
-    yield Case(problem, normal, padded)
+    if implementation.strided:
+        yield Case(problem, normal, padded)
 
 
 def _problem(implementation: Implementation, mask: str, q_len: int, kv_len: int, **shape: Any) -> AttentionProblem:

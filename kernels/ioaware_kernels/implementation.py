@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ioaware import tables
-from ioaware.algorithms import Algorithm, find
+from ioaware.algorithms import Algorithm
 from ioaware.errors import InputError, refuse, unknown
 from ioaware.problem import AttentionProblem
 
@@ -20,6 +20,7 @@ Quantity: TypeAlias = str | int  # the name of a size, or a number
 
 SIZES = ("batch", "heads", "kv_heads", "group", "q_len", "kv_len", "head_dim", "q_tiles", "kv_tiles")
 NUMBERS = (*SIZES, "causal", "scale")  # what a parameter may be, besides a tensor
+STRIDES = ("batch", "head", "row")
 MASKS = ("full", "causal")
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cuda")
 
@@ -64,7 +65,7 @@ class KernelLaunch:
     kernel: str
     grid: tuple[Quantity, ...]
     block: tuple[Quantity, ...]
-    parameters: tuple[str, ...]
+    parameters: tuple[str, ...]  # tensors, NUMBERS, or strides in elements like "Q.row"
     shared: tuple[SharedRegion, ...] = ()
     dots: tuple[Dot, ...] = ()
 
@@ -82,6 +83,7 @@ class Implementation:
     launches: tuple[KernelLaunch, ...]
     order_dependent: tuple[str, ...] = ()  # outputs whose last bits depend on the order of thread blocks
     packs_group: bool = False  # the query heads of a group are rows of one tile
+    strided: bool = True  # takes any strides; else tensors are contiguous (batch, heads, rows, columns)
 
     @property
     def file(self) -> str:
@@ -178,104 +180,13 @@ def load(name_or_path: str) -> Implementation:
 def read(path: str) -> Implementation:
     """The implementation in a `.cu` file; a changed copy of a project kernel needs no TOML. Raises InputError."""
     if not os.path.isfile(path):
-        raise InputError(f"kernel file {path!r}: no such file; write it, or take its table away")
+        raise InputError(f"kernel file {path!r}: no such file; a .cu file is needed")
     toml = path.removesuffix(".cu") + ".toml"
     own = os.path.join(HERE, os.path.basename(toml))
     if not os.path.isfile(toml) and os.path.isfile(own):
         toml = own  # launched as the original
     if not os.path.isfile(toml):
         raise InputError(f"kernel file {path!r}: {toml!r} must say how to launch it; docs/kernels.md has the format")
-    return _Reader(toml).implementation(path)
+    from .implementation_file import Reader
 
-
-class _Reader:
-    """Reads one TOML strictly: every key is known, every name stands for something."""
-
-    def __init__(self, toml: str) -> None:
-        self.file, self.data = tables.file_name(toml), tables.read(toml, "kernel")
-        self.constants: set[str] = set()
-
-    def implementation(self, path: str) -> Implementation:
-        """The whole file."""
-        known = ("title", "algorithm", "direction", "masks", "build", "launch", "order_dependent", "packs_group")
-        data = self._table(self.data, "", known, needed=("algorithm", "build", "launch"))
-        builds = tuple(self._build(b, n) for n, b in enumerate(data["build"]))
-        self.constants = set(builds[0])
-        direction = data.get("direction", "fwd")
-        if direction not in ("fwd", "bwd"):
-            raise unknown(f"{self.file}: direction", direction, ("fwd", "bwd"), "known: fwd, bwd")
-        algorithm = find(data["algorithm"])
-        algorithm.text(direction)
-        return Implementation(
-            path, data.get("title", ""), algorithm, direction, self._masks(data.get("masks", ["full"])), builds,
-            tuple(self._launch(x, f"launch {n + 1}: ") for n, x in enumerate(data["launch"])),
-            tuple(data.get("order_dependent", ())), bool(data.get("packs_group", False)),
-        )  # fmt: skip
-
-    def _table(self, table: Any, where: str, known: tuple[str, ...], needed: tuple[str, ...] = ()) -> dict[str, Any]:
-        if not isinstance(table, dict):
-            raise InputError(f"{self.file}: {where}a table is expected, this is {table!r}")
-        for key in table:
-            if key not in known:
-                raise unknown(f"{self.file}: {where}key", key, known, f"known: {', '.join(known)}")
-        for key in needed:
-            if key not in table:
-                raise InputError(f"{self.file}: {where}{key!r} is missing")
-        return table
-
-    def _masks(self, masks: list[str]) -> tuple[str, ...]:
-        for mask in masks:
-            if mask not in MASKS:
-                raise unknown(f"{self.file}: mask", mask, MASKS, f"known: {', '.join(MASKS)}")
-        return tuple(masks)
-
-    def _build(self, build: dict[str, Any], n: int) -> dict[str, int]:
-        where = f"build {n + 1}: "
-        for key in ("HEAD_DIM", "TILE_Q", "TILE_KV"):
-            if key not in build:
-                raise InputError(f"{self.file}: {where}{key!r} is missing")
-        for key, constant in build.items():
-            if isinstance(constant, bool) or not isinstance(constant, int) or constant < 1:
-                raise refuse(f"{self.file}: {where}{key}", constant, "must be a positive integer", 1)
-        return build
-
-    def _launch(self, launch: dict[str, Any], where: str) -> KernelLaunch:
-        known = ("entry", "kernel", "grid", "block", "parameters", "shared", "dots")
-        data = self._table(launch, where, known, needed=known[:5])
-        shared = tuple(self._region(r, f"{where}shared: ") for r in data.get("shared", ()))
-        return KernelLaunch(
-            data["entry"], data["kernel"],
-            self._quantities(data["grid"], f"{where}grid: "), self._quantities(data["block"], f"{where}block: "),
-            tuple(data["parameters"]), shared,
-            tuple(self._dot(d, f"{where}dots: ", {r.name for r in shared}) for d in data.get("dots", ())),
-        )  # fmt: skip
-
-    def _quantities(self, values: list[Quantity], where: str) -> tuple[Quantity, ...]:
-        if not 1 <= len(values) <= 3:
-            raise refuse(f"{self.file}: {where}extents", len(values), "a grid or block has one to three", 3)
-        return tuple(self._quantity(v, where) for v in values)
-
-    def _quantity(self, quantity: Quantity, where: str) -> Quantity:
-        if isinstance(quantity, str) and quantity not in (*SIZES, *self.constants):
-            raise unknown(f"{self.file}: {where}size", quantity, (*SIZES, *self.constants), "a size or build constant")
-        return quantity
-
-    def _region(self, region: dict[str, Any], where: str) -> SharedRegion:
-        known = ("name", "rows", "columns", "pad", "holds", "passes")
-        data = self._table(region, where, known, needed=known[:3])
-        passes = (
-            Passes(**self._table(data["passes"], where, Passes._fields, Passes._fields)) if "passes" in data else None
-        )
-        return SharedRegion(
-            data["name"], self._quantity(data["rows"], where), self._quantity(data["columns"], where),
-            int(data.get("pad", 0)), data.get("holds", ""), passes,
-        )  # fmt: skip
-
-    def _dot(self, dot: dict[str, Any], where: str, regions: set[str]) -> Dot:
-        data = self._table(dot, where, ("operands", "read_by", "columns"), ("operands", "read_by"))
-        for name in data["operands"]:
-            if name and name not in regions:
-                raise unknown(f"{self.file}: {where}region", name, regions, f"known: {', '.join(sorted(regions))}")
-        left, right = (self._quantity(q, where) for q in data["read_by"])
-        columns = self._quantity(data["columns"], where) if "columns" in data else None
-        return Dot(tuple(data["operands"]), (left, right), columns)
+    return Reader(toml).implementation(path)

@@ -55,6 +55,7 @@ def _shared(launch: KernelLaunch, whole: Padded, issued: Traffic, named: Mapping
             if region.passes
             else _staged(launch, region, whole, named)
             for region in launch.shared
+            if region.passes or any(region.name in dot.operands for dot in launch.dots)
         }
     )
 

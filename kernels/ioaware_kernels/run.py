@@ -101,12 +101,18 @@ def _plan(
     launch: KernelLaunch, module: Module, problem: AttentionProblem, placed: Mapping[str, Tensor], named: dict[str, int]
 ) -> Plan:
     regions = shared_layout(launch, named)
-    arguments: list[Argument] = []
-    for name in launch.parameters:
-        argument = placed[name] if name in placed else 1 / sqrt(problem.head_dim) if name == "scale" else named[name]
-        arguments.append(argument)
+    arguments = [_argument(name, problem, placed, named) for name in launch.parameters]
     grid, block = ([value(q, named) for q in quantities] for quantities in (launch.grid, launch.block))
     return plan(module, launch.entry, grid, block, arguments, regions[-1].stop if regions else 0, regions)
+
+
+def _argument(name: str, problem: AttentionProblem, placed: Mapping[str, Tensor], named: Mapping[str, int]) -> Argument:
+    if name in placed:
+        return placed[name]
+    if name == "scale":
+        return 1 / sqrt(problem.head_dim)
+    tensor, dot, stride = name.partition(".")
+    return int(getattr(placed[tensor].at, stride)) if dot else named[name]
 
 
 def shared_layout(launch: KernelLaunch, named: Mapping[str, int]) -> list[Region]:

@@ -112,7 +112,8 @@ def verify(implementation: Implementation, case: Case, engine: Engine | None = N
     if on_grid:
         report.launches = list(zip(first.launches, predict(implementation, case.problem), strict=True))
         report.problems["tensors"] = [s for a, b in report.launches for s in _bytes(a, a.tensors, b.tensors)]
-        report.problems["shared"] = [s for a, b in report.launches for s in _bytes(a, a.shared, b.shared)]
+        if any(predicted.shared for _, predicted in report.launches):
+            report.problems["shared"] = [s for a, b in report.launches for s in _shared(a, b)]
         report.problems["findings"] = [str(f) for f in first.findings]
     report.problems["memory"] = list(_memory(implementation, case, first, given))
     report.problems["determinism"] = list(_order(implementation, first, second))
@@ -126,7 +127,9 @@ def require(reports: list[Report]) -> None:
     bad = [r for r in reports if not r.is_fine]
     if bad:
         first = next(sentence for found in bad[0].problems.values() for sentence in found)
-        raise VerificationError(f"{len(bad)} of {len(reports)} cases fail, the first: {bad[0].kernel}: {first}")
+        raise VerificationError(
+            f"{len(bad)} of {len(reports)} cases fail, the first: {bad[0].kernel} ({bad[0].case}): {first}"
+        )
 
 
 def _packed(values: Array) -> Array:
@@ -154,10 +157,17 @@ def _bytes(launched: Launched, counted: Traffic, predicted: Traffic) -> Iterator
                 yield f"{launched.kernel}: {name} is {verb}: {have:,} B, {rule}{_most(launched, name, kind)}"
 
 
+def _shared(launched: Launched, predicted: Prediction) -> Iterator[str]:
+    """The regions whose use the table tells, and accesses outside all regions."""
+    if predicted.shared:
+        told = {name: launched.shared[name] for name in (*predicted.shared.tensors, "shared")}
+        yield from _bytes(launched, Traffic(told), predicted.shared)
+
+
 def _most(launched: Launched, name: str, kind: str) -> str:
     by_line: dict[int, int] = {}
     for instruction, moved in launched.counts.sites(name, kind).items():
-        by_line[instruction.source] = by_line.get(instruction.source, 0) + moved
+        by_line[instruction.caller] = by_line.get(instruction.caller, 0) + moved
     if not any(by_line):
         return ""
     return "; by CUDA line: " + ", ".join(f"{line}: {by_line[line]:,} B" for line in sorted(by_line))

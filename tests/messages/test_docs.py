@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,13 @@ def test_readme_shows_what_its_first_command_prints(tmp_path):
     assert printed[: len(shown)] == shown
 
 
+def test_readme_shows_what_verify_counts(tmp_path):
+    command = shlex.split(indented("## The real kernels, on any machine")[0])
+    printed = [line.rstrip() for line in call(tmp_path, *command[1:]).out.splitlines()]
+    shown = indented("every access against every other:")
+    assert printed[-len(shown) :] == shown
+
+
 COMMANDS = [shlex.split(line, comments=True) for line in indented("## More to ask")]
 
 
@@ -43,6 +52,22 @@ def test_readme_commands_run(command, tmp_path):
 def test_the_example_program_is_right(mask):
     (program,) = load_programs(str(EXAMPLE))
     check(program, AttentionProblem(q_len=64, heads=2, mask=mask, dropout=0.1))
+
+
+def test_docs_show_the_table_of_flash2():
+    """docs/kernels.md explains the format on flash2.toml: the same values, its build for head_dim 64."""
+    text = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    shown = tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1])
+    real = tomllib.loads((ROOT / "kernels/ioaware_kernels/cuda/flash2.toml").read_text(encoding="utf-8"))
+    assert shown["build"][0] in real["build"]
+    assert shown["launch"] == real["launch"]
+    assert (shown["algorithm"], shown["masks"]) == (real["algorithm"], real["masks"])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nvidia") is None, reason="NVRTC is not installed: ioaware[nvrtc]")
+def test_the_example_kernel_is_right(tmp_path):
+    result = call(tmp_path, "verify", "--kernel", str(ROOT / "docs/examples/warp_per_query.cu"))
+    assert (result.code, result.err) == (0, "")
 
 
 def test_docs_show_flash2_as_it_stands():

@@ -48,7 +48,10 @@ class Finding:
 
     def __str__(self) -> str:
         i, at = self.instruction, self.first
-        source = f"{self.kernel}, CUDA line {i.source}, " if i.source else f"{self.kernel}, "
+        source = f"{self.kernel}, "
+        if i.source:
+            called = f" (called in line {i.caller})" if i.caller != i.source else ""
+            source = f"{self.kernel}, CUDA line {i.source}{called}, "
         place = f" {self.memory}+{at.offset}" if self.memory else ""
         return (
             f"{source}PTX line {i.line} `{i.text}`{place} {self.what} "

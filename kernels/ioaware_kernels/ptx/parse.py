@@ -48,13 +48,17 @@ Operand: TypeAlias = Register | Immediate | Symbol | Address | tuple["Operand", 
 # ------------------------------------------------------------------------------------------------ kernels
 @dataclass(frozen=True, eq=False)
 class Instruction:
-    """One instruction. `line` counts in the PTX text, `source` in the CUDA source (0 where unknown)."""
+    """One instruction. `line` counts in the PTX text, `source` and `caller` in the CUDA source (0 where unknown).
+
+    `caller` is the line that calls the inlined function in which `source` is; without one it is the same line.
+    """
 
     opcode: str
     operands: tuple[Operand, ...]
     guard: Register | None
     line: int
     source: int
+    caller: int
     text: str
 
     @property
@@ -152,7 +156,8 @@ SIZES = {"pred": 1, "b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "f1
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{]*)\{")
 _SHARED = re.compile(r"(\.extern\s+)?\.shared\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)(?:\[(\d*)\])?\s*;")
 _TOKEN = re.compile(
-    r"\s*(?:\.loc\s+\d+\s+(?P<loc>\d+)[^\n]*|(?P<label>[\w$]+):|(?P<brace>[{}])|(?P<text>[^;{}][^;]*);)"
+    r"\s*(?:\.loc\s+\d+\s+(?P<loc>\d+)\s+\d+(?:[^\n]*inlined_at\s+\d+\s+(?P<at>\d+))?[^\n]*"
+    r"|(?P<label>[\w$]+):|(?P<brace>[{}])|(?P<text>[^;{}][^;]*);)"
 )
 
 
@@ -221,7 +226,7 @@ class _Body:
     def __init__(self, kernel: Kernel, text: str, start: int, end: int) -> None:
         self.kernel, self.text, self.position, self.end = kernel, text, start, end
         self.line, self.counted = text.count("\n", 0, start) + 1, start
-        self.source = 0
+        self.source = self.caller = 0
         self.scopes: list[dict[str, str]] = [{}]
         self.blocks = [Block()]
 
@@ -230,6 +235,7 @@ class _Body:
         for token in iter(self._next, None):
             if token["loc"]:
                 self.source = int(token["loc"]) or self.source
+                self.caller = int(token["at"] or self.source)
             elif token["label"]:
                 self.blocks.append(Block(token["label"]))
             elif token["brace"]:
@@ -277,7 +283,7 @@ class _Body:
             guard = self._register(condition)
         opcode, _, operands = rest.partition(" ")
         instruction = Instruction(
-            opcode, tuple(map(self._operand, _split(operands))), guard, self.line, self.source, text
+            opcode, tuple(map(self._operand, _split(operands))), guard, self.line, self.source, self.caller, text
         )
         if instruction.is_barrier and self.blocks[-1].instructions:
             self.blocks.append(Block())

@@ -8,11 +8,11 @@ from ..errors import InputError, unknown
 from .conventions import option
 from .options import DEBUG
 
-KINDS = ("devices", "algorithms", "workloads", "dtypes")
+KINDS = ("devices", "algorithms", "workloads", "kernels", "dtypes")
 
 
 @click.command("list")
-@click.argument("kind", required=False, metavar="[devices|algorithms|workloads|dtypes]")
+@click.argument("kind", required=False, metavar="[devices|algorithms|workloads|kernels|dtypes]")
 @click.argument("name", required=False)
 @DEBUG
 def list_command(kind: str | None, name: str | None, debug: bool) -> None:  # noqa: FBT001
@@ -44,6 +44,12 @@ def _names(kind: str) -> list[str]:
         from .. import workload
 
         return [f"{n:<18} {workload.load(n).title}" for n in workload.names()]
+    if kind == "kernels":
+        from ioaware_kernels.implementation import load as load_kernel
+        from ioaware_kernels.implementation import names as kernels
+
+        found = [load_kernel(name) for name in kernels()]
+        return [f"{k.name:<18} {k.title} ({' and '.join(k.masks)} mask)" for k in found]
     from ..dtypes import FLOATS, ITEMSIZE
 
     return [f"{n:<18} {ITEMSIZE[n]} B" for n in FLOATS]

@@ -22,14 +22,12 @@ HELP = {
     "memory": "every output written, inputs unchanged, nothing around the tensors touched",
     "bits": "outputs with thread blocks in the opposite order: the same bits, or not",
 }
+SHOWN = 3  # sentences per check and case
 
 
 def show(reports: list[Report], *, every: bool) -> None:
     """Print the reports."""
     out = console()
-    if not reports:
-        out.print("no kernel solves this problem; `ioaware list kernels` says what each can do")
-        return
     by_kernel: dict[str, list[Report]] = {}
     for report in reports:
         by_kernel.setdefault(report.kernel, []).append(report)
@@ -83,5 +81,7 @@ def _memories(out: Console, kernel: str, report: Report) -> None:
 def _failures(out: Console, reports: list[Report]) -> None:
     for report in reports:
         for check, sentences in report.problems.items():
-            for sentence in sentences:
+            for sentence in sentences[:SHOWN]:
                 out.print(Text(f"{report.kernel} ({report.case}): {check}: {sentence}", style="red"))
+            if len(sentences) > SHOWN:
+                out.print(Text(f"  and {len(sentences) - SHOWN:,} more; --json has them all", style="red"))

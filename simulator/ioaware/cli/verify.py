@@ -13,10 +13,11 @@ from .options import DEBUG, PROBLEM, decorated, problem
 if TYPE_CHECKING:
     from ioaware_kernels.cases import Case
     from ioaware_kernels.implementation import Implementation
-    from ioaware_kernels.launch import Engine
+    from ioaware_kernels.cuda_engine import CudaEngine
     from ioaware_kernels.verify import Report
 
 SHAPE = tuple(PROBLEM[n] for n in (0, 1, 2, 3, 5, 6, 7))  # lengths, heads and batch: what a kernel leaves open
+SHAPED = ("n", "q_len", "kv_len", "d", "heads", "kv_heads", "batch")
 ENGINES = ("grid", "cuda")
 
 
@@ -39,7 +40,7 @@ def verify_command(**values: Any) -> None:
     from ioaware_kernels.verify import require
 
     engine, seed = _engine(values), _seed(values["seed"])
-    cases = list(_cases(values))
+    cases = _fit(list(_cases(values)), engine)
     reports = list(_progress(cases, engine, seed))
     if values["as_json"]:
         _print_json(reports, values["engine"], seed)
@@ -56,7 +57,7 @@ def _seed(text: str) -> int:
     return 0 if text == "0" else parse_count(text, "--seed")
 
 
-def _engine(values: dict[str, Any]) -> Engine | None:
+def _engine(values: dict[str, Any]) -> CudaEngine | None:
     """The engine of that name; None for the executor with all of its checks. Raises Skipped: there is no GPU."""
     from ..errors import InputError, unknown
 
@@ -76,17 +77,26 @@ def _cases(values: dict[str, Any]) -> Iterator[tuple[Implementation, Case]]:
     from ioaware_kernels.cases import matrix, one
     from ioaware_kernels.implementation import load, names
 
-    shaped = [name for name in ("n", "q_len", "kv_len", "d", "heads", "kv_heads", "batch") if values[name] is not None]
-    for name in values["kernels"] or names():
-        implementation = load(name)
-        if not shaped and not values["causal"]:
+    implementations = [load(name) for name in values["kernels"] or names()]
+    if not any(values[name] for name in (*SHAPED, "causal")):
+        for implementation in implementations:
             yield from ((implementation, case) for case in matrix(implementation))
-            continue
-        wanted = _problem(implementation, values)
-        if not values["kernels"] and not implementation.solves(wanted):
-            continue
+        return
+    problems = [(implementation, _problem(implementation, values)) for implementation in implementations]
+    if not values["kernels"] and any(implementation.solves(wanted) for implementation, wanted in problems):
+        problems = [(implementation, wanted) for implementation, wanted in problems if implementation.solves(wanted)]
+    for implementation, wanted in problems:
         implementation.build_for(wanted)
         yield from ((implementation, case) for case in one(implementation, wanted))
+
+
+def _fit(cases: list[tuple[Implementation, Case]], engine: CudaEngine | None) -> list[tuple[Implementation, Case]]:
+    """The cases that the engine can run; a line on stderr says which are left out, and why."""
+    why = ["" if engine is None else engine.unfit(case) for _, case in cases]
+    left_out = [f"{why.count(reason)} cases with {reason}" for reason in dict.fromkeys(why) if reason]
+    if left_out:
+        click.echo(f"left out: {'; '.join(left_out)}", err=True)
+    return [case for case, reason in zip(cases, why, strict=True) if not reason]
 
 
 def _problem(implementation: Implementation, values: dict[str, Any]) -> Any:
@@ -97,7 +107,7 @@ def _problem(implementation: Implementation, values: dict[str, Any]) -> Any:
     return problem({**given, "direction": implementation.direction})
 
 
-def _progress(cases: list[tuple[Implementation, Case]], engine: Engine | None, seed: int) -> Iterator[Report]:
+def _progress(cases: list[tuple[Implementation, Case]], engine: CudaEngine | None, seed: int) -> Iterator[Report]:
     """Verify case by case, with a bar on a terminal's stderr."""
     import sys
 
