@@ -75,10 +75,10 @@ class CudaEngine:
     @contextmanager
     def _current(self) -> Iterator[Any]:
         """The stream and its device, both current."""
-        device = -1 if self.stream is None else self.stream.device_id  # -1: of whatever device is current
-        with self.cupy.cuda.Device(None if device < 0 else device):
-            with self.cupy.cuda.get_current_stream() if self.stream is None else self.stream as stream:
-                yield stream
+        device = -1 if self.stream is None else self.stream.device_id
+        here = self.cupy.cuda.Device(None if device < 0 else device)  # -1: a stream of whatever device is current
+        with here, self.stream or self.cupy.cuda.get_current_stream() as stream:
+            yield stream
 
     def _launch(self, function: Any, plan: Plan, stream: Any) -> None:
         if plan.shared_bytes + plan.kernel.static_shared_bytes > FREE_SHARED_BYTES:

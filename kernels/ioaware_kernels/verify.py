@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -67,10 +67,17 @@ class Report:
             "launches": [
                 {"kernel": launched.kernel, "instructions": launched.counts.instructions,
                  "counted": launched.tensors.as_dict(), "predicted": predicted.tensors.as_dict(),
-                 "counted_shared": launched.shared.as_dict(), "predicted_shared": predicted.shared.as_dict()}
+                 "counted_shared": launched.shared.as_dict(), "predicted_shared": predicted.shared.as_dict(),
+                 "requests": _requests(launched)}
                 for launched, predicted in self.launches
             ],
         }  # fmt: skip
+
+
+def _requests(launched: Launched) -> dict[str, dict[str, int]]:
+    """Per memory, where they were counted."""
+    memories = dict.fromkeys(memory for _, memory in launched.counts.requests)
+    return {memory: asdict(launched.counts.requests_of(memory)) for memory in memories}
 
 
 # ------------------------------------------------------------------------------------------------ what is run
@@ -93,8 +100,13 @@ def _parsed(ptx: str, source: str, definitions: tuple[str, ...]) -> Module:
 
 
 # ------------------------------------------------------------------------------------------------ verifying
-def verify(implementation: Implementation, case: Case, engine: Engine | None = None, seed: int = 0) -> Report:
-    """Run one case and check everything. With an engine (a GPU) what only the executor sees is not checked."""
+def verify(
+    implementation: Implementation, case: Case, engine: Engine | None = None, seed: int = 0, *, requests: bool = False
+) -> Report:
+    """Run one case and check everything. With an engine (a GPU) what only the executor sees is not checked.
+
+    requests: also count the 32-byte sectors and bank passes of what warps ask for.
+    """
     started = time.perf_counter()
     report = Report(implementation.name, case)
     module, inputs = module_of(implementation, case), case.inputs(case.problem, seed)
@@ -105,7 +117,7 @@ def verify(implementation: Implementation, case: Case, engine: Engine | None = N
     def once(which: Engine) -> Run:
         return run(implementation, module, case.problem, given, case.layout, which)
 
-    first = once(engine or GridEngine(Options(races=True)))
+    first = once(engine or GridEngine(Options(races=True, requests=requests)))
     second = once(engine or GridEngine(Options(reverse=True)))
     report.differences = {name: compare(values, exact[name]) for name, values in first.outputs.items()}
     report.problems["values"] = list(_values(report.differences))

@@ -5,8 +5,9 @@ Registers are arrays over (threads, blocks); a mask of the same shape says which
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from . import findings, shadow
 from .count import Counts, Requests
 from .findings import RACES, Findings, Where
 from .parse import Instruction
+
+if TYPE_CHECKING:
+    from .global_memory import Buffer
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Mask: TypeAlias = "Array | None"
@@ -49,6 +53,7 @@ class Context:
     counts: Counts
     findings: Findings
     options: Options
+    origin: Callable[[Instruction], Buffer | None]  # the tensor whose pointer an access's address is computed from
     intervals: Array = field(init=False)
     warp_intervals: Array = field(init=False)
 

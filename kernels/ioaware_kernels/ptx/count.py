@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,11 @@ class Counts:
                 amount = {KIND[instruction.base]: lanes * instruction.lane_bytes}
                 moved[memory] = Moved(*map(sum, zip(moved.get(memory, Moved()), Moved(**amount), strict=True)))
         return Traffic(moved)
+
+    def requests_of(self, memory: str) -> Requests:
+        """What warps asked of one memory, over all instructions."""
+        of_memory = [r for (_, name), r in self.requests.items() if name == memory]
+        return Requests(*(sum(getattr(r, f.name) for r in of_memory) for f in fields(Requests)))
 
     def sites(self, memory: str, kind: str) -> Mapping[Instruction, int]:
         """Bytes per instruction of one memory and kind, most first: where a tensor's traffic comes from."""

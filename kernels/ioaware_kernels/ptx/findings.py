@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,7 +74,7 @@ class Findings:
             self.found[key] = Finding(self.kernel, what, instruction, memory, first)
         self.found[key].times += times
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Finding]:
         return iter(self.found.values())
 
     def __len__(self) -> int:

@@ -60,14 +60,21 @@ class GlobalMemory:
 
     def load(self, i: Instruction, address: Any, dtype: np.dtype[Any], count: int, mask: Mask) -> list[Array]:
         """`count` neighbouring elements per lane; a lane that strays gets poison."""
-        outs: list[Array] = []
-        for part in self._parts(i, address, shadow.READ, mask):
-            memory, index = part.buffer.words.view(dtype), part.position // dtype.itemsize
-            if part.mask is not None:
-                index = np.where(part.mask, index, 0)
-            found = [memory.take(index + n if n else index) for n in range(count)]
-            outs = [_merge(part.mask, new, old) for new, old in zip(found, outs or found, strict=True)]
-        return outs or [np.full(self.context.shape, POISON, f"i{dtype.itemsize}").view(dtype)] * count
+        parts = self._parts(i, address, shadow.READ, mask)
+        if len(parts) == 1 and parts[0].mask is mask:
+            return self._elements(parts[0], dtype, count)
+        outs = [np.full(self.context.shape, POISON, f"i{dtype.itemsize}").view(dtype)] * count
+        for part in parts:
+            assert part.mask is not None
+            found = self._elements(part, dtype, count)
+            outs = [np.where(part.mask, new, old) for new, old in zip(found, outs, strict=True)]
+        return outs
+
+    def _elements(self, part: Part, dtype: np.dtype[Any], count: int) -> list[Array]:
+        memory, index = part.buffer.words.view(dtype), part.position // dtype.itemsize
+        if part.mask is not None:
+            index = np.where(part.mask, index, 0)
+        return [memory.take(index + n if n else index) for n in range(count)]
 
     def store(self, i: Instruction, address: Any, values: list[Array], mask: Mask) -> None:
         """Neighbouring elements per lane."""
@@ -101,21 +108,21 @@ class GlobalMemory:
         parts = []
         for n in range(max(low, 0), min(high, len(self.buffers) - 1) + 1):
             here = mask if low == high else (number == n if mask is None else (number == n) & mask)
-            part = self._part(i, self.buffers[n], address - ((n + 1) << SHIFT), size, kind, here)
+            part = self._part(i, self.buffers[n], address, size, kind, here)
             if part is not None:
                 parts.append(part)
         if low < 0 or high >= len(self.buffers):
             outside = ((number < 0) | (number >= len(self.buffers))) & context.active(mask)
-            context.report(findings.OUT_OF_BOUNDS, i, "", outside, address)
+            self._report_stray(i, outside, address)
         return parts
 
-    def _part(self, i: Instruction, buffer: Buffer, offset: Array, size: int, kind: int, mask: Mask) -> Part | None:
-        context = self.context
+    def _part(self, i: Instruction, buffer: Buffer, address: Array, size: int, kind: int, mask: Mask) -> Part | None:
+        context, offset = self.context, address - self.address_of(buffer)
         position, inside = buffer.locate(offset, size)
         fine = inside & (offset % size == 0)
         if not (fine.all() if mask is None else (fine | ~mask).all()):
             active = context.active(mask)
-            context.report(findings.OUT_OF_BOUNDS, i, buffer.name, active & ~inside, offset)
+            self._report_stray(i, active & ~inside, address)
             context.report(findings.MISALIGNED, i, buffer.name, active & (offset % size != 0), offset)
             mask = active & fine
         lanes = context.lanes(mask)
@@ -130,6 +137,12 @@ class GlobalMemory:
             context.judge(i, kind, words, -(-size // 4), mask, buffer.state, buffer.holds, buffer.name_of)
         return Part(buffer, position, mask)
 
+    def address_of(self, buffer: Buffer) -> int:
+        """Where a buffer lies."""
+        return (self.buffers.index(buffer) + 1) << SHIFT
 
-def _merge(mask: Mask, new: Array, old: Array) -> Array:
-    return new if mask is None or new is old else np.where(mask, new, old)
+    def _report_stray(self, i: Instruction, strays: Array, address: Array) -> None:
+        """Of the tensor whose pointer the address is computed from, not of the one it happens to hit."""
+        buffer = self.context.origin(i)
+        name, base = (buffer.name, self.address_of(buffer)) if buffer else ("", 0)
+        self.context.report(findings.OUT_OF_BOUNDS, i, name, strays, address - base)

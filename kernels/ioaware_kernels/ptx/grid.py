@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import findings, shadow
-from .analyse import defined, live_after
+from .analyse import defined, live_after, provenance
 from .context import Array, Context, Mask, Options
 from .count import Counts
 from .findings import Findings
@@ -83,14 +83,30 @@ def launch(
     for buffer in buffers if options.races else ():
         buffer.state = shadow.words(len(buffer.words))
     together = max(1, LANES_TOGETHER // threads)
+
+    def origin(i: Instruction) -> Buffer | None:
+        return _origin(kernel, params, buffers, i)
+
     starts = range(0, total, together)
     for first in reversed(starts) if options.reverse else starts:
-        context = Context(first, threads, min(together, total - first), result.counts, result.findings, options)
+        context = Context(first, threads, min(together, total - first), result.counts, result.findings, options, origin)
         shared = SharedMemory(regions, kernel.static_shared_bytes + dynamic_shared_bytes, context)
         machine = Machine(kernel, compiled, context, GlobalMemory(buffers, context), shared)
         with np.errstate(all="ignore"):
             machine.run(machine.registers(extents[0], extents[1], params))
     return result
+
+
+@lru_cache(256)
+def _provenance(kernel: Kernel) -> dict[Instruction, frozenset[str]]:
+    return provenance(kernel)
+
+
+def _origin(kernel: Kernel, params: Mapping[str, bytes], buffers: Sequence[Buffer], i: Instruction) -> Buffer | None:
+    """The tensor whose pointer an access's address is computed from: whom a stray access belongs to."""
+    pointers = [int.from_bytes(params[name][:8], "little") for name in sorted(_provenance(kernel)[i])]
+    numbers = [(pointer >> SHIFT) - 1 for pointer in pointers]
+    return next((buffers[n] for n in numbers if 0 <= n < len(buffers)), None)
 
 
 class Machine:

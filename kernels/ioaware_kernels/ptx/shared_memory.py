@@ -128,7 +128,7 @@ class SharedMemory:
         size, context = i.lane_bytes, self.context
         span = self.spans.get((id(address), id(mask))) or self._span(address, mask)
         low, high = span.low + offset, span.high + offset + size
-        if low < 0 or high > self.size or (span.odd | offset) & (min(size, 4) - 1):
+        if low < 0 or high > self.size or (span.odd | offset) & (size - 1):
             span, mask = self._refuse(i, address, offset, size, mask)
             low, high = span.low + offset, span.high + offset + size
         if span.is_empty:
@@ -170,7 +170,7 @@ class SharedMemory:
     def _refuse(self, i: Instruction, address: Any, offset: int, size: int, mask: Mask) -> tuple[Span, Mask]:
         context, active = self.context, self.context.active(mask)
         a = context.full(np.asarray(address) + offset)
-        outside, odd = (a < 0) | (a + size > self.size), a % min(size, 4) != 0
+        outside, odd = (a < 0) | (a + size > self.size), a % size != 0
         context.report(findings.OUT_OF_BOUNDS, i, "shared memory", active & outside, a)
         context.report(findings.MISALIGNED, i, "shared memory", active & odd, a)
         mask = active & ~outside & ~odd

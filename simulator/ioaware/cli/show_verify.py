@@ -12,6 +12,7 @@ from rich.text import Text
 from .show import console
 
 if TYPE_CHECKING:
+    from ioaware_kernels.ptx.count import Requests
     from ioaware_kernels.verify import Report
 
 HELP = {
@@ -65,7 +66,17 @@ def _mark(reports: list[Report], check: str, fine: str) -> Text:
 def _memories(out: Console, kernel: str, report: Report) -> None:
     """Every tensor and region of every launch: counted beside predicted."""
     table = Table(box=None, pad_edge=False)
-    for name in (f"{kernel}: launch", "memory", "counted read", "predicted", "counted written", "predicted", ""):
+    columns = (
+        f"{kernel}: launch",
+        "memory",
+        "counted read",
+        "predicted",
+        "counted written",
+        "predicted",
+        "",
+        "per request",
+    )
+    for name in columns:
         table.add_column(name, justify="left" if "launch" in name or name == "memory" else "right")
     for launched, predicted in report.launches:
         for counts, wanted in ((launched.tensors, predicted.tensors), (launched.shared, predicted.shared)):
@@ -73,9 +84,20 @@ def _memories(out: Console, kernel: str, report: Report) -> None:
                 have, want = counts[name], wanted[name]
                 numbers = (have.read_bytes, want.read_bytes, have.write_bytes, want.write_bytes)
                 same = "=" if have == want else "DIFFERS"
-                table.add_row(launched.kernel, name, *(f"{n:,}" for n in numbers), same)
+                asked = _per_request(launched.counts.requests_of(name))
+                table.add_row(launched.kernel, name, *(f"{n:,}" for n in numbers), same, asked)
     out.print()
     out.print(table)
+    out.print(
+        Text("  per request of a warp: 32-byte sectors of a tensor, passes over the banks of a region", style="dim")
+    )
+
+
+def _per_request(asked: Requests) -> str:
+    if not asked.requests:
+        return ""
+    kind, found = ("sectors", asked.sectors) if asked.sectors else ("passes", asked.passes)
+    return f"{found / asked.requests:.2f} {kind}"
 
 
 def _failures(out: Console, reports: list[Report]) -> None:

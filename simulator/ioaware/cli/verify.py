@@ -12,8 +12,8 @@ from .options import DEBUG, PROBLEM, decorated, problem
 
 if TYPE_CHECKING:
     from ioaware_kernels.cases import Case
-    from ioaware_kernels.implementation import Implementation
     from ioaware_kernels.cuda_engine import CudaEngine
+    from ioaware_kernels.implementation import Implementation
     from ioaware_kernels.verify import Report
 
 SHAPE = tuple(PROBLEM[n] for n in (0, 1, 2, 3, 5, 6, 7))  # lengths, heads and batch: what a kernel leaves open
@@ -41,7 +41,7 @@ def verify_command(**values: Any) -> None:
 
     engine, seed = _engine(values), _seed(values["seed"])
     cases = _fit(list(_cases(values)), engine)
-    reports = list(_progress(cases, engine, seed))
+    reports = list(_progress(cases, engine, seed, one_problem=_is_one_problem(values)))
     if values["as_json"]:
         _print_json(reports, values["engine"], seed)
     else:
@@ -72,13 +72,17 @@ def _engine(values: dict[str, Any]) -> CudaEngine | None:
     return CudaEngine(from_source=values["source"])
 
 
+def _is_one_problem(values: dict[str, Any]) -> bool:
+    return any(values[name] for name in (*SHAPED, "causal"))
+
+
 def _cases(values: dict[str, Any]) -> Iterator[tuple[Implementation, Case]]:
     """What is to be run: the matrix of each kernel, or the one problem that was given."""
     from ioaware_kernels.cases import matrix, one
     from ioaware_kernels.implementation import load, names
 
     implementations = [load(name) for name in values["kernels"] or names()]
-    if not any(values[name] for name in (*SHAPED, "causal")):
+    if not _is_one_problem(values):
         for implementation in implementations:
             yield from ((implementation, case) for case in matrix(implementation))
         return
@@ -107,8 +111,10 @@ def _problem(implementation: Implementation, values: dict[str, Any]) -> Any:
     return problem({**given, "direction": implementation.direction})
 
 
-def _progress(cases: list[tuple[Implementation, Case]], engine: CudaEngine | None, seed: int) -> Iterator[Report]:
-    """Verify case by case, with a bar on a terminal's stderr."""
+def _progress(
+    cases: list[tuple[Implementation, Case]], engine: CudaEngine | None, seed: int, *, one_problem: bool
+) -> Iterator[Report]:
+    """Verify case by case, with a bar on a terminal's stderr; of a single problem, warps' requests are counted too."""
     import sys
 
     from rich.console import Console
@@ -120,7 +126,7 @@ def _progress(cases: list[tuple[Implementation, Case]], engine: CudaEngine | Non
         task = bar.add_task("verify", total=len(cases))
         for implementation, case in cases:
             bar.update(task, description=f"{implementation.name}: {case}")
-            yield verify(implementation, case, engine, seed)
+            yield verify(implementation, case, engine, seed, requests=one_problem)
             bar.advance(task)
 
 
@@ -131,6 +137,5 @@ def _print_json(reports: list[Report], engine: str, seed: int) -> None:
 
     ok = all(r.is_fine for r in reports)
     rows = [r.as_dict() for r in reports]
-    click.echo(
-        json.dumps({"schema": 1, "version": __version__, "engine": engine, "seed": seed, "ok": ok, "cases": rows})
-    )
+    head = {"schema": 1, "version": __version__, "engine": engine, "seed": seed, "ok": ok}
+    click.echo(json.dumps({**head, "cases": rows}, allow_nan=False))
