@@ -271,14 +271,12 @@ def rounded(function, t):
 
 INTEGERS = ("u16", "s16", "u32", "s32", "u64", "s64")
 for t in ("f32", "f64", "f16"):
-    single = (
-        [".ftz", ".sat", ".rn", ".rn.ftz.sat"] if t == "f32" else [".rn", *([".sat", ".rn.ftz"] if t == "f16" else [])]
-    )
+    single = {"f32": [".ftz", ".sat", ".rn", ".rn.ftz.sat"], "f64": [".rn"], "f16": [".rn", ".sat"]}[t]
     for mods in ("", *single):
         float_form(f"add{mods}", t, 2, lambda a, b, t=t: fma(1.0, a, b, t))
         float_form(f"sub{mods}", t, 2, lambda a, b, t=t: fma(1.0, a, -b, t))
         float_form(f"mul{mods}", t, 2, lambda a, b, t=t: fma(a, b, math.copysign(0.0, math.copysign(1, a) * b), t))
-        if "rn" in mods:
+        if "rn" in mods and t != "f16":
             float_form(f"fma{mods}", t, 3, lambda a, b, c, t=t: fma(a, b, c, t))
     for mods in ("", ".ftz") if t == "f32" else ("",):
         float_form(f"abs{mods}", t, 1, math.fabs)
@@ -607,6 +605,16 @@ def test_a_guard_that_is_the_same_for_all_threads(guard):
     assert out == [2 if guard == "@%q" else 1] * 32
 
 
+def test_moves_cut_and_join_registers():
+    registers = [("%lo", "b32"), ("%hi", "b32"), ("%w", "b64"), ("%d", "b32"), ("%h1", "b16"), ("%h2", "b16")]
+    text = kernel_text(registers, 1, [
+        "mov.b32 %lo, 0x89abcdef;", "mov.b32 %hi, 0x01234567;", "mov.b64 %w, {%hi, %lo};", "mov.b64 {%d, %hi}, %w;",
+        "mov.b32 {%h1, %h2}, %hi;", "mov.b32 %d, {%h2, %h1};", *move("st", "u32", 0, "%d", 4),
+    ])  # fmt: skip
+    out = np.frombuffer(run(text, 32, [buffer(bytes(128))]), np.uint32).tolist()
+    assert out == [0xCDEF89AB] * 32
+
+
 # What is not run
 
 
@@ -615,14 +623,15 @@ REFUSED = {
     "an unknown modifier": "add.rz.f32 %d, %d, %d;",
     "an unknown type": "add.bf16 %d, %i, %i;",
     "too few operands": "add.s32 %d, %i;",
-    "a packing move": "mov.b64 %at, {%d, %i};",
-    "an unpacking move": "mov.b64 {%d, %i}, %at;",
+    "a fused product of halves": "fma.rn.f16 %d, %d, %d, %d;",
+    "a flush of small halves": "add.rn.ftz.f16 %d, %d, %d;",
     "an unknown load": "ld.global.L1::evict_last.u32 %d, [%at];",
     "an unknown atomic": "atom.global.inc.u32 %d, [%at], %i;",
     "local memory": "ld.local.u32 %d, [%at];",
     "constant memory": "ld.const.u32 %d, [%at];",
     "a named barrier": "bar.sync 1;",
     "a barrier of some threads": "bar.sync 0, 64;",
+    "a barrier of some lanes": "bar.warp.sync 65535;",
     "a call": "call.uni foo, (%d);",
     "an unknown shuffle": "shfl.sync.left.b32 %d, %d, 1, 31, -1;",
     "an unknown vote": "vote.sync.most.pred %d, %d, -1;",

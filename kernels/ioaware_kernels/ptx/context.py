@@ -15,6 +15,7 @@ from . import findings, shadow
 from .count import Counts, Requests
 from .findings import RACES, Findings, Where
 from .parse import Instruction
+from .shadow import Shadow
 
 if TYPE_CHECKING:
     from .global_memory import Buffer
@@ -54,6 +55,7 @@ class Context:
     findings: Findings
     options: Options
     origin: Callable[[Instruction], Buffer | None]  # the tensor whose pointer an access's address is computed from
+    granule: int = 4  # bytes that the shadow tells apart
     intervals: Array = field(init=False)
     warp_intervals: Array = field(init=False)
 
@@ -92,19 +94,21 @@ class Context:
         setattr(record, what, getattr(record, what) + found[1])
 
     def judge(
-        self, instruction: Instruction, kind: int, words: Array, each: int, mask: Mask, state: Array, holds: Array,
-        name: Any,
-    ) -> None:  # fmt: skip
-        """Judge an access by the shadow; `name` tells what lies at a word: (memory, byte offset in it)."""
+        self, instruction: Instruction, kind: int, granules: Array, mask: Mask, watched: Shadow, holds: Array, name: Any
+    ) -> None:
+        """Judge an access by the shadow.
+
+        granules  (granules of a lane, threads, blocks); name(granule) is what lies there: (memory, byte offset in it)
+        """
         times = np.zeros(shadow.VERDICTS, np.int64)
         examples = np.zeros((shadow.VERDICTS, 3), np.int64)
         shadow.observe(
-            state, holds, words, each, self.active(mask), kind,
+            *watched, holds, granules, self.active(mask), kind,
             self.first_block, self.intervals, self.warp_intervals, times, examples,
         )  # fmt: skip
         for verdict in map(int, np.flatnonzero(times)):
-            thread, block, word = (int(x) for x in examples[verdict])
-            memory, offset = name(word)
+            thread, block, granule = (int(x) for x in examples[verdict])
+            memory, offset = name(granule)
             self.findings.add(_TEXTS[verdict], instruction, memory, Where(block, thread, offset), int(times[verdict]))
 
 

@@ -24,11 +24,27 @@ class Buffer:
     """
 
     def __init__(self, name: str, words: Array, holds: Array, starts: Sequence[int] = (0,), sizes: Any = None) -> None:
-        self.name, self.words, self.holds = name, words, holds
         self.starts = np.array(starts, np.int64)
         self.sizes = np.array([4 * len(words)] if sizes is None else sizes, np.int64)
         self.places = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])  # where each piece begins in `words`
-        self.state = shadow.words(0)
+        self.name, self.holds = name, holds
+        self._whole = np.append(words, np.int32(POISON)) if len(words) % 2 else words  # whole 8-byte elements
+        self.words = self._whole[: len(words)]
+
+    def elements(self, dtype: np.dtype[Any]) -> Array:
+        """The memory as elements of a type."""
+        return self._whole.view(dtype)
+
+    def watch(self, granule: int) -> None:
+        """Begin a launch: nobody touched anything yet."""
+        self.granule = granule
+        self.shadow = shadow.fresh(4 * len(self.words) // granule)
+        self.granules = np.repeat(self.holds, 4 // granule)
+
+    def unwatch(self) -> None:
+        """End a launch: a word is full where all of it is."""
+        parts = self.granules.reshape(len(self.holds), -1)
+        self.holds = np.where((parts == shadow.EMPTY).any(axis=1), shadow.EMPTY, parts.max(axis=1)).astype(np.uint8)
 
     def locate(self, offset: Array, size: int) -> tuple[Array, Array]:
         """(byte position in `words`, whether the access lies inside a piece) of byte offsets."""
@@ -38,10 +54,11 @@ class Buffer:
         within = offset - self.starts[piece]
         return within + self.places[piece], (within >= 0) & (within + size <= self.sizes[piece])
 
-    def name_of(self, word: int) -> tuple[str, int]:
-        """What lies at a word, for findings."""
-        piece = int(np.searchsorted(self.places, 4 * word, side="right")) - 1
-        return self.name, int(self.starts[piece] + 4 * word - self.places[piece])
+    def name_of(self, granule: int) -> tuple[str, int]:
+        """What lies at a granule, for findings."""
+        position = granule * self.granule
+        piece = int(np.searchsorted(self.places, position, side="right")) - 1
+        return self.name, int(self.starts[piece] + position - self.places[piece])
 
 
 class Part(NamedTuple):
@@ -71,7 +88,7 @@ class GlobalMemory:
         return outs
 
     def _elements(self, part: Part, dtype: np.dtype[Any], count: int) -> list[Array]:
-        memory, index = part.buffer.words.view(dtype), part.position // dtype.itemsize
+        memory, index = part.buffer.elements(dtype), part.position // dtype.itemsize
         if part.mask is not None:
             index = np.where(part.mask, index, 0)
         return [memory.take(index + n if n else index) for n in range(count)]
@@ -80,7 +97,7 @@ class GlobalMemory:
         """Neighbouring elements per lane."""
         for part in self._parts(i, address, shadow.WRITE, mask):
             dtype = values[0].dtype
-            memory = part.buffer.words.view(dtype)
+            memory = part.buffer.elements(dtype)
             index = self.context.full(part.position // dtype.itemsize)
             chosen = ... if part.mask is None else part.mask
             for n, value in enumerate(values):
@@ -90,7 +107,7 @@ class GlobalMemory:
         """Read-modify-write, lane after lane; the old values."""
         old = np.zeros(self.context.shape, operands[0].dtype)
         for part in self._parts(i, address, shadow.ATOMIC, mask):
-            memory = part.buffer.words.view(operands[0].dtype)
+            memory = part.buffer.elements(operands[0].dtype)
             index = self.context.full(part.position // memory.itemsize)
             perform(operation, memory, index, self.context, operands, part.mask, old)
         return old
@@ -133,8 +150,9 @@ class GlobalMemory:
             found = sectors(context.full(offset), context.active(mask), size)
             context.request(i, buffer.name, found, "sectors")
         if context.options.races:
-            words = np.where(context.active(mask), position // 4, 0)
-            context.judge(i, kind, words, -(-size // 4), mask, buffer.state, buffer.holds, buffer.name_of)
+            first = np.where(context.active(mask), position // context.granule, 0)
+            granules = first + np.arange(size // context.granule).reshape(-1, 1, 1)
+            context.judge(i, kind, granules, mask, buffer.shadow, buffer.granules, buffer.name_of)
         return Part(buffer, position, mask)
 
     def address_of(self, buffer: Buffer) -> int:

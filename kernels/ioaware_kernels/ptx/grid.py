@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import findings, shadow
-from .analyse import defined, live_after, provenance
+from . import findings
+from .analyse import defined, is_access, live_after, provenance
 from .context import Array, Context, Mask, Options
 from .count import Counts
 from .findings import Findings
 from .global_memory import SHIFT, Buffer, GlobalMemory
 from .ops import DTYPES
-from .parse import Block, Instruction, Kernel
+from .parse import SIZES, Block, Instruction, Kernel
 from .shared_memory import Region, SharedMemory
 from .steps import Registers, Slots, Step, compile_step
 
@@ -80,8 +80,9 @@ def launch(
     compiled, result = compile_kernel(kernel), Result(Counts(), Findings(kernel.name))
     extents = [(*e, 1, 1)[:3] for e in (grid, block)]
     total, threads = (int(np.prod(e)) for e in extents)
+    granule = min([4, *(SIZES[i.parts[-1]] for i in kernel.instructions() if is_access(i))])
     for buffer in buffers if options.races else ():
-        buffer.state = shadow.words(len(buffer.words))
+        buffer.watch(granule)
     together = max(1, LANES_TOGETHER // threads)
 
     def origin(i: Instruction) -> Buffer | None:
@@ -89,11 +90,15 @@ def launch(
 
     starts = range(0, total, together)
     for first in reversed(starts) if options.reverse else starts:
-        context = Context(first, threads, min(together, total - first), result.counts, result.findings, options, origin)
+        context = Context(
+            first, threads, min(together, total - first), result.counts, result.findings, options, origin, granule
+        )
         shared = SharedMemory(regions, kernel.static_shared_bytes + dynamic_shared_bytes, context)
         machine = Machine(kernel, compiled, context, GlobalMemory(buffers, context), shared)
         with np.errstate(all="ignore"):
             machine.run(machine.registers(extents[0], extents[1], params))
+    for buffer in buffers if options.races else ():
+        buffer.unwatch()
     return result
 
 
@@ -193,7 +198,7 @@ class Machine:
         for step in code.steps:
             step(inner, mask, self)
         for slot in code.merged:
-            r[slot] = inner[slot] if r[slot] is None else np.where(mask, inner[slot], r[slot])
+            r[slot] = np.where(mask, inner[slot], r[slot])
         return inner
 
     def _targets(self, block: Block, r: Registers, mask: Mask) -> list[tuple[int, Mask]]:
@@ -241,13 +246,13 @@ class Machine:
         self, i: Instruction, space: str, base: Any, offset: int, dtype: Any, count: int, mask: Mask
     ) -> list[Array]:
         """`count` neighbouring elements per lane."""
-        if self._is_shared(space, base):
+        if self._is_shared(space, base, mask):
             return self.shared.load(i, base, offset, dtype, count, mask)
         return self.memory.load(i, base + np.int64(offset) if offset else base, dtype, count, mask)
 
     def store(self, i: Instruction, space: str, base: Any, offset: int, values: list[Array], mask: Mask) -> None:
         """Neighbouring elements per lane."""
-        if self._is_shared(space, base):
+        if self._is_shared(space, base, mask):
             self.shared.store(i, base, offset, values, mask)
         else:
             self.memory.store(i, base + np.int64(offset) if offset else base, values, mask)
@@ -256,12 +261,16 @@ class Machine:
         self, i: Instruction, space: str, base: Any, offset: int, operation: Any, operands: list[Array], mask: Mask
     ) -> Array:
         """Read-modify-write; the old values."""
-        if self._is_shared(space, base):
+        if self._is_shared(space, base, mask):
             return self.shared.atomic(i, base, offset, operation, operands, mask)
         return self.memory.atomic(i, base + np.int64(offset), operation, operands, mask)
 
-    def _is_shared(self, space: str, base: Any) -> bool:
-        return space == "shared" or (space == "generic" and int(np.max(base)) < 1 << SHIFT)
+    def _is_shared(self, space: str, base: Any, mask: Mask) -> bool:
+        """Whether an access is to shared memory; a generic address says so itself, the same for all lanes."""
+        if space != "generic":
+            return space == "shared"
+        addresses = base if mask is None else self.context.full(base)[mask]
+        return bool(np.max(addresses, initial=0) < 1 << SHIFT)
 
     # ---------------------------------------------------------------------------------------- other threads
     def barrier(self, i: Instruction, mask: Mask) -> None:

@@ -46,13 +46,19 @@ def meaning(instruction: Instruction) -> Meaning:
     """The meaning of an instruction of the table. Raises InputError where the opcode or a modifier is unknown."""
     known = TABLE.get(instruction.base)
     mods = set(instruction.parts[1:]) - DTYPES.keys()
-    if known is None or not mods <= known.modifiers:
-        raise unknown(instruction)
     types = [p for p in instruction.parts if p in DTYPES]
+    if known is None or not mods <= known.modifiers or not set(types) <= known.types:
+        raise unknown(instruction)
+    if "ftz" in mods and "f32" not in types:
+        raise unknown(instruction)
     out = known.make(types, mods)
-    if "ftz" in mods and "f32" in (out.result, *out.sources):
-        out = out._replace(function=_flushing(out))
-    return out
+    return out._replace(function=_flushing(out)) if "ftz" in mods else out
+
+
+def opposite(instruction: Instruction) -> Meaning:
+    """The second result of `setp p|q`: the opposite comparison, joined with the same predicate."""
+    mods = set(instruction.parts[1:]) - DTYPES.keys()
+    return _comparison([p for p in instruction.parts if p in DTYPES], mods, opposite=True)
 
 
 def unknown(instruction: Instruction) -> InputError:
@@ -103,14 +109,32 @@ def _flushing(plain: Meaning) -> Function:
     return function
 
 
-def _saturating(function: Function) -> Function:
-    """`.sat`: into [0, 1], NaN to 0."""
+def _saturating(function: Function, type_: str) -> Function:
+    """`.sat`: floats into [0, 1], NaN to 0; sums of integers to what the type holds."""
+    if not type_.startswith("f"):
+        limits = np.iinfo(str(DTYPES[type_]))
+
+        def within(*sources: Array) -> Array:
+            exact = function(*(x.astype(np.int64) for x in sources))
+            return np.clip(exact, limits.min, limits.max).astype(DTYPES[type_])
+
+        return within
 
     def clamped(*sources: Array) -> Array:
         x = function(*sources)
         return np.clip(np.where(np.isnan(x), x.dtype.type(0), x), x.dtype.type(0), x.dtype.type(1))
 
     return clamped
+
+
+def _largest(a: Array, b: Array) -> Array:
+    """A NaN loses against a number, -0 against +0."""
+    return np.where((a == 0) & (b == 0), a + b, np.fmax(a, b))
+
+
+def _least(a: Array, b: Array) -> Array:
+    """A NaN loses against a number, +0 against -0."""
+    return np.where((a == 0) & (b == 0), -(-a - b), np.fmin(a, b))
 
 
 def _one(x: Array) -> Array:
@@ -211,17 +235,18 @@ def _permute_bytes(a: Array, b: Array, selector: Array) -> Array:
 
 # ------------------------------------------------------------------------------------------------ the table
 class Known(NamedTuple):
-    """An opcode of the table: the modifiers it may have, and its meaning for given types and modifiers."""
+    """An opcode of the table: the modifiers and types it may have, and its meaning for those given."""
 
     modifiers: frozenset[str]
     make: Callable[[list[str], set[str]], Meaning]
+    types: frozenset[str] = frozenset(DTYPES)
 
 
 def _same(count: int, function: Function, modifiers: str = "") -> Known:
     """All operands have the type that the opcode names."""
 
     def make(types: list[str], mods: set[str]) -> Meaning:
-        f = _saturating(function) if "sat" in mods else function
+        f = _saturating(function, types[-1]) if "sat" in mods else function
         return Meaning(types[-1], (types[-1],) * count, f)
 
     return Known(frozenset(modifiers.split()), make)
@@ -232,7 +257,7 @@ def _by_kind(count: int, of_floats: Function, of_integers: Function, modifiers: 
 
     def make(types: list[str], mods: set[str]) -> Meaning:
         f = of_floats if types[-1].startswith("f") else of_integers
-        return Meaning(types[-1], (types[-1],) * count, _saturating(f) if "sat" in mods else f)
+        return Meaning(types[-1], (types[-1],) * count, f)
 
     return Known(frozenset(modifiers.split()), make)
 
@@ -242,7 +267,7 @@ def _product(types: list[str], mods: set[str], *, add: bool) -> Meaning:
     t = types[-1]
     wide = _TWICE.get(t, t)
     if t.startswith("f"):
-        product: Function = _saturating(np.multiply) if "sat" in mods else np.multiply
+        product: Function = _saturating(np.multiply, t) if "sat" in mods else np.multiply
     elif "wide" in mods:
 
         def product(a: Array, b: Array) -> Array:  # fmt: skip
@@ -265,7 +290,7 @@ def _product(types: list[str], mods: set[str], *, add: bool) -> Meaning:
 
 
 def _fused(types: list[str], mods: set[str]) -> Meaning:
-    return Meaning(types[-1], (types[-1],) * 3, _saturating(_fma()) if "sat" in mods else _fma())
+    return Meaning(types[-1], (types[-1],) * 3, _saturating(_fma(), types[-1]) if "sat" in mods else _fma())
 
 
 def _high_of_64(a: Array, b: Array) -> Array:
@@ -283,17 +308,29 @@ def _high_of_64(a: Array, b: Array) -> Array:
 
 
 def _shift(function: Function) -> Known:
-    return Known(frozenset(), lambda types, mods: Meaning(types[-1], (types[-1], "u32"), function))
+    """A type `.b` has no sign to move in."""
+
+    def make(types: list[str], mods: set[str]) -> Meaning:
+        t = types[-1].replace("b", "u")
+        return Meaning(t, (t, "u32"), function)
+
+    return Known(frozenset(), make)
 
 
-def _comparison(types: list[str], mods: set[str]) -> Meaning:
+def _comparison(types: list[str], mods: set[str], *, opposite: bool = False) -> Meaning:
     """setp: ordered comparisons are false for NaN, unordered ones (`ltu`) true; `.and.` etc. join a predicate."""
     (name,) = mods & COMPARE.keys()
     compare = COMPARE[name]
+    if opposite:
+        compare = _not(compare)
     join = next((JOIN[m] for m in mods & JOIN.keys()), None)
     if join is None:
         return Meaning("pred", (types[-1],) * 2, compare)
     return Meaning("pred", (types[-1], types[-1], "pred"), lambda a, b, p: join(compare(a, b), p))
+
+
+def _not(compare: Function) -> Function:
+    return lambda a, b: ~compare(a, b)
 
 
 def _nan(a: Array, b: Array) -> Array:
@@ -319,9 +356,12 @@ TESTS: dict[str, Function] = {
 
 
 def _conversion(types: list[str], mods: set[str]) -> Meaning:
-    """cvt: integers wrap or extend, floats to integers round as asked and saturate, NaN gives 0."""
+    """cvt: integers wrap or extend, or saturate if asked; floats to integers round as asked and saturate."""
     to, source = types[-2:]
     integer = next((_ROUNDING[m] for m in mods & _ROUNDING.keys()), None)
+    if "sat" in mods and not to.startswith("f") and not source.startswith("f"):
+        return Meaning(to, (source,), lambda x: _clipped(x, to))
+    of_nan = 0 if source != "f64" and not to.endswith("64") else -(1 << (8 * DTYPES[to].itemsize - 1))
 
     def convert(x: Array) -> Array:
         if not source.startswith("f") or integer is None:
@@ -333,9 +373,16 @@ def _conversion(types: list[str], mods: set[str]) -> Meaning:
         inside = (rounded >= float(limits.min)) & (rounded < float(limits.max) + 1)
         beyond = np.where(rounded > 0, limits.max, limits.min).astype(DTYPES[to])
         whole = np.where(inside, rounded, 0).astype(DTYPES[to])
-        return np.where(np.isnan(x), DTYPES[to].type(0), np.where(inside, whole, beyond))
+        return np.where(np.isnan(x), np.array(of_nan).astype(DTYPES[to]), np.where(inside, whole, beyond))
 
-    return Meaning(to, (source,), _saturating(convert) if "sat" in mods and to.startswith("f") else convert)
+    return Meaning(to, (source,), _saturating(convert, to) if "sat" in mods and to.startswith("f") else convert)
+
+
+def _clipped(x: Array, to: str) -> Array:
+    """An integer as the nearest one of another type."""
+    here, there = np.iinfo(x.dtype), np.iinfo(str(DTYPES[to]))
+    low, high = max(here.min, there.min), min(here.max, there.max)
+    return np.clip(x, x.dtype.type(low), x.dtype.type(high)).astype(DTYPES[to])
 
 
 def _fixed(result: str | None, sources: str, function: Function, modifiers: str = "") -> Known:
@@ -370,13 +417,13 @@ TABLE: dict[str, Known] = {
     "sub": _same(2, np.subtract, "rn ftz sat"),
     "mul": Known(frozenset(["rn", "ftz", "sat", "lo", "hi", "wide"]), lambda t, m: _product(t, m, add=False)),
     "mad": Known(frozenset(["lo", "hi", "wide"]), lambda t, m: _product(t, m, add=True)),
-    "fma": Known(frozenset(["rn", "ftz", "sat"]), _fused),
+    "fma": Known(frozenset(["rn", "ftz", "sat"]), _fused, frozenset(["f32", "f64"])),
     "div": _by_kind(2, np.divide, _quotient, "rn approx full ftz"),
     "rem": _same(2, _remainder),
     "abs": _same(1, np.abs, "ftz"),
     "neg": _same(1, np.negative, "ftz"),
-    "min": _by_kind(2, np.fmin, np.minimum, "ftz"),
-    "max": _by_kind(2, np.fmax, np.maximum, "ftz"),
+    "min": _by_kind(2, _least, np.minimum, "ftz"),
+    "max": _by_kind(2, _largest, np.maximum, "ftz"),
     "copysign": _same(2, lambda sign, x: np.copysign(x, sign)),
     "rcp": _same(1, lambda x: _one(x) / x, "rn approx ftz"),
     "sqrt": _same(1, np.sqrt, "rn approx ftz"),

@@ -133,8 +133,8 @@ class Kernel:
 
     @property
     def static_shared_bytes(self) -> int:
-        """Shared memory that the kernel needs besides what the launch gives."""
-        return max((a.offset + a.size for a in self.shared.values() if a.size is not None), default=0)
+        """Shared memory that the kernel needs before what the launch gives."""
+        return max((a.offset + (a.size or 0) for a in self.shared.values()), default=0)
 
     def type_of(self, register: str) -> str:
         """The declared type of a register."""
@@ -250,7 +250,9 @@ class _Body:
     def _next(self) -> re.Match[str] | None:
         token = _TOKEN.match(self.text, self.position, self.end)
         if token is None and self.text[self.position : self.end].strip():
-            raise InputError(f"PTX line {self.line}: {self.text[self.position : self.end].strip()[:40]!r} is not PTX")
+            rest = self.text[self.position : self.end]
+            line = self.line + self.text.count("\n", self.counted, self.position + len(rest) - len(rest.lstrip()))
+            raise InputError(f"PTX line {line}: {rest.strip()[:40]!r} is not PTX")
         if token is not None:
             start = token.end() - len(token[0].lstrip())
             self.line += self.text.count("\n", self.counted, start)
@@ -270,7 +272,7 @@ class _Body:
         for name in declared[2].split(","):
             name = name.strip().partition("<")[0]
             if len(self.scopes) > 1:
-                self.scopes[-1][name] = f"%{name.lstrip('%')}@{self.line}"
+                self.scopes[-1][name] = f"%@{self.line}_{name.lstrip('%')}"
                 name = self.scopes[-1][name]
             self.kernel.registers[name] = declared[1]
 
@@ -305,7 +307,7 @@ class _Body:
             return tuple(map(self._operand, _split(text[1:-1])))
         if "|" in text:
             return tuple(self._operand(t.strip()) for t in text.split("|"))
-        if text[0] in "%!_" or text in self.scopes[-1]:
+        if text[0] in "%!" or text == "_" or text in self.scopes[-1]:
             return self._register(text)
         return Immediate(text) if text[0] in "-0123456789" else Symbol(text)
 
@@ -319,7 +321,8 @@ class _Body:
             block.successors = following
             if last is not None and last.base == "bra":
                 target = last.operands[0]
-                assert isinstance(target, Symbol)
+                if not isinstance(target, Symbol) or target.name not in at:
+                    raise InputError(f"PTX line {last.line}: `{last.text}`: there is no such label in the kernel")
                 block.successors = (at[target.name], *(following if last.guard else ()))
             elif last is not None and last.base in ("ret", "exit") and not last.guard:
                 block.successors = ()

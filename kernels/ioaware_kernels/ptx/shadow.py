@@ -1,15 +1,17 @@
-"""Shadow memory: for every 4-byte word, who touched it last, so that every access can be judged.
+"""Shadow memory: for every granule of memory, who touched it last, so that every access can be judged.
 
-Two accesses of one word conflict if one of them writes and nothing orders them: threads of a thread block are ordered
-by __syncthreads, lanes of a warp also by __syncwarp, thread blocks of one launch by nothing. Atomics do not conflict
-with atomics. A launch is ordered before the next.
+Two accesses conflict if one of them writes and nothing orders them: threads of a thread block are ordered by
+__syncthreads, lanes of a warp also by __syncwarp, thread blocks of one launch by nothing. Atomics do not conflict with
+atomics. A launch is ordered before the next.
 
-Per word the last write is kept, and of the reads since then one, or that there were several (lanes, warps, blocks).
+Per granule three things are kept: the last write, and of the reads and of the atomics since then the last one, or that
+there were several (lanes of a warp, warps, thread blocks) which nothing orders. Judgements are exact up to the first
+conflict of a granule. A granule is as small as the smallest access of the kernel, at most four bytes.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numba import njit
@@ -17,133 +19,127 @@ from numba import njit
 Array: TypeAlias = np.ndarray[Any, Any]
 
 READ, WRITE, ATOMIC = range(3)
-# what a judgement finds; the order of VERDICTS below
-FINE, UNINITIALISED, GUARD, RAW, WAW, WAR = 0, 1, 2, 3, 6, 9  # + LANES, WARPS or BLOCKS
+# what a judgement finds
+FINE, UNINITIALISED, GUARD, RAW, WAW, WAR = 0, 1, 2, 3, 6, 9  # the last three + LANES, WARPS or BLOCKS
 LANES, WARPS, BLOCKS = range(3)
 VERDICTS = 12
-# how many threads read a word since the last write
-NONE, ONE, SEVERAL_LANES, SEVERAL_WARPS, SEVERAL_BLOCKS = range(5)
-SEVERAL = -2  # instead of a thread or block number: of an atomic, several
-# what a word holds
+# who is in a record
+NOBODY, ONE, SEVERAL_LANES, SEVERAL_WARPS, SEVERAL_BLOCKS = range(5)
+# what memory holds
 EMPTY, FULL, OUTSIDE = range(3)
 
-WORD = np.dtype(
-    [
-        ("w_block", "i4"), ("w_interval", "i4"), ("w_thread", "i4"), ("w_warp_interval", "i4"), ("writes", "i1"),
-        ("r_block", "i4"), ("r_interval", "i4"), ("r_thread", "i4"), ("r_warp_interval", "i4"), ("reads", "i1"),
-    ]
-)  # fmt: skip
-PLAIN, BY_ATOMIC = 1, 2  # values of `writes`
+RECORD = np.dtype([("block", "i4"), ("interval", "i4"), ("thread", "i4"), ("warp_interval", "i4"), ("who", "i1")])
 
 
-def words(count: int) -> Array:
-    """Fresh shadow words: nobody touched them."""
-    return np.zeros(count, WORD)
+class Shadow(NamedTuple):
+    """The records of a memory: one of each per granule."""
+
+    writes: Array
+    reads: Array
+    atomics: Array
+
+
+def fresh(granules: int) -> Shadow:
+    """Records of memory that nobody touched in this launch."""
+    return Shadow(*(np.zeros(granules, RECORD) for _ in Shadow._fields))
 
 
 @njit(cache=True)
-def _unordered(
-    block: int, interval: int, thread: int, warp_interval: int,
-    block2: int, interval2: int, thread2: int, warp_interval2: int,
-) -> int:  # fmt: skip
-    """-1 if two accesses are ordered or of one thread, else what separates the threads."""
-    if block != block2:
-        return BLOCKS
-    if thread == thread2 or interval != interval2:
+def _apart(record: Any, block: int, interval: int, thread: int, warp_interval: int) -> int:
+    """What separates a thread from those in a record that nothing orders before it; -1 if all are, or are itself."""
+    if record.who == NOBODY:
         return -1
-    if thread < 0 or thread // 32 != thread2 // 32:
+    if record.who == SEVERAL_BLOCKS or record.block != block:
+        return BLOCKS
+    if record.interval != interval:
+        return -1
+    if record.who == SEVERAL_WARPS or record.thread // 32 != thread // 32:
         return WARPS
-    return LANES if warp_interval == warp_interval2 else -1
-
-
-@njit(cache=True)
-def _unordered_reads(word: Any, block: int, interval: int, thread: int, warp_interval: int) -> int:
-    """The same, of the reads since the last write against a write."""
-    if word.reads == NONE:
+    if record.warp_interval != warp_interval or (record.who == ONE and record.thread == thread):
         return -1
-    if word.reads == SEVERAL_BLOCKS or word.r_block != block:
-        return BLOCKS
-    if word.reads == SEVERAL_WARPS:
-        return WARPS if word.r_interval == interval else -1
-    reader = word.r_thread if word.reads == ONE or word.r_thread != thread else word.r_thread ^ 1  # any other lane
-    return _unordered(
-        word.r_block, word.r_interval, reader, word.r_warp_interval, block, interval, thread, warp_interval
-    )
+    return LANES
 
 
 @njit(cache=True)
-def _note_read(word: Any, block: int, interval: int, thread: int, warp_interval: int) -> None:
-    if word.reads == SEVERAL_BLOCKS:
+def _join(record: Any, block: int, interval: int, thread: int, warp_interval: int) -> None:
+    """Add a thread to a record; those that a barrier orders before it are forgotten."""
+    if record.who == SEVERAL_BLOCKS:
         return
-    if word.reads != NONE and word.r_block != block:
-        word.reads = SEVERAL_BLOCKS
+    if record.who != NOBODY and record.block != block:
+        record.who = SEVERAL_BLOCKS
         return
-    if word.reads != NONE and word.r_interval == interval:
-        if word.reads == SEVERAL_WARPS or word.r_thread // 32 != thread // 32:
-            word.reads = SEVERAL_WARPS
+    if record.who != NOBODY and record.interval == interval:
+        if record.who == SEVERAL_WARPS or record.thread // 32 != thread // 32:
+            record.who = SEVERAL_WARPS
             return
-        if word.r_warp_interval == warp_interval and (word.reads == SEVERAL_LANES or word.r_thread != thread):
-            word.reads = SEVERAL_LANES
+        if record.warp_interval == warp_interval and (record.who == SEVERAL_LANES or record.thread != thread):
+            record.who = SEVERAL_LANES
             return
-    word.reads = ONE
-    word.r_block, word.r_interval, word.r_thread, word.r_warp_interval = block, interval, thread, warp_interval
+    record.who = ONE
+    record.block, record.interval, record.thread, record.warp_interval = block, interval, thread, warp_interval
 
 
 @njit(cache=True)
-def _note_write(word: Any, kind: int, block: int, interval: int, thread: int, warp_interval: int) -> None:
-    again = kind == ATOMIC and word.writes == BY_ATOMIC
-    if again and word.w_block != block:
-        block = SEVERAL
-    elif again and word.w_interval == interval and word.w_thread != thread:
-        thread = SEVERAL
-    word.w_block, word.w_interval, word.w_thread, word.w_warp_interval = block, interval, thread, warp_interval
-    word.writes = BY_ATOMIC if kind == ATOMIC else PLAIN
-    word.reads = NONE
-
-
-@njit(cache=True)
-def _judge(word: Any, holds: int, kind: int, block: int, interval: int, thread: int, warp_interval: int) -> int:
+def _judge(
+    write: Any, reads: Any, atomics: Any, holds: int, kind: int,
+    block: int, interval: int, thread: int, warp_interval: int,
+) -> int:  # fmt: skip
     """The verdict on one access, before it is noted."""
     if holds == OUTSIDE:
         return GUARD
-    if word.writes != 0 and not (kind == ATOMIC and word.writes == BY_ATOMIC):
-        apart = _unordered(
-            word.w_block, word.w_interval, word.w_thread, word.w_warp_interval, block, interval, thread, warp_interval
-        )
-        if apart >= 0:
-            return (RAW if kind == READ else WAW) + apart
+    apart = _apart(write, block, interval, thread, warp_interval)
+    if apart < 0 and kind != ATOMIC:
+        apart = _apart(atomics, block, interval, thread, warp_interval)
+    if apart >= 0:
+        return (RAW if kind == READ else WAW) + apart
     if kind != READ:
-        apart = _unordered_reads(word, block, interval, thread, warp_interval)
+        apart = _apart(reads, block, interval, thread, warp_interval)
         if apart >= 0:
             return WAR + apart
     return UNINITIALISED if holds == EMPTY and kind != WRITE else FINE
 
 
 @njit(cache=True)
+def _note(
+    write: Any, reads: Any, atomics: Any, kind: int, block: int, interval: int, thread: int, warp_interval: int
+) -> None:
+    """Remember one access. A write is all that is left of what came before it."""
+    if kind == READ:
+        _join(reads, block, interval, thread, warp_interval)
+    elif kind == ATOMIC:
+        _join(atomics, block, interval, thread, warp_interval)
+    else:
+        reads.who = atomics.who = write.who = NOBODY
+        _join(write, block, interval, thread, warp_interval)
+
+
+@njit(cache=True)
 def observe(
-    shadow: Array, holds: Array, index: Array, words_each: int, active: Array, kind: int,
+    writes: Array, reads: Array, atomics: Array, holds: Array, index: Array, active: Array, kind: int,
     first_block: int, intervals: Array, warp_intervals: Array, times: Array, examples: Array,
 ) -> None:  # fmt: skip
     """Judge and note an access of every active lane, in the order of the threads.
 
-    index, active   (threads, blocks): the first word of each lane; whether it takes part
+    index           (granules of a lane, threads, blocks)
+    active          (threads, blocks): whether a lane takes part
     intervals       (blocks,) barriers passed; warp_intervals (warps, blocks) warp barriers passed
-    times, examples per verdict: how often, and (thread, block, word) of the first
+    times, examples per verdict: how many lanes, and (thread, block, granule) of the first
     """
-    for b in range(index.shape[1]):
-        for t in range(index.shape[0]):
+    for b in range(index.shape[2]):
+        for t in range(index.shape[1]):
             if not active[t, b]:
                 continue
-            for i in range(index[t, b], index[t, b] + words_each):
+            worst = FINE
+            for part in range(index.shape[0]):
+                i = index[part, t, b]
+                w, r, a = writes[i], reads[i], atomics[i]
                 at = first_block + b, intervals[b], t, warp_intervals[t // 32, b]
-                verdict = _judge(shadow[i], holds[i], kind, *at)
-                if verdict != FINE:
+                verdict = _judge(w, r, a, holds[i], kind, *at)
+                if worst == FINE and verdict != FINE:
+                    worst = verdict
                     if times[verdict] == 0:
                         examples[verdict, 0], examples[verdict, 1], examples[verdict, 2] = t, first_block + b, i
                     times[verdict] += 1
-                if kind == READ:
-                    _note_read(shadow[i], *at)
-                else:
-                    _note_write(shadow[i], kind, *at)
-                    if holds[i] == EMPTY:
-                        holds[i] = FULL
+                _note(w, r, a, kind, *at)
+                if kind != READ and holds[i] == EMPTY:
+                    holds[i] = FULL

@@ -52,14 +52,14 @@ class SharedMemory:
         self.last_region: dict[Instruction, Region] = {}  # an instruction mostly stays in one
         self.is_watched = context.options.requests or context.options.races
         if context.options.races:
-            self.state = shadow.words(self.words.size)
-            self.holds = np.zeros(self.words.size, np.uint8)
+            granules = 4 * self.words.size // context.granule
+            self.shadow, self.holds = shadow.fresh(granules), np.full(granules, shadow.EMPTY, np.uint8)
 
     def load(
         self, i: Instruction, address: Any, offset: int, dtype: np.dtype[Any], count: int, mask: Mask
     ) -> list[Array]:
         """`count` neighbouring elements per lane."""
-        span, mask = self._touch(i, address, offset, shadow.READ, mask)
+        span, address, offset, mask = self._touch(i, address, offset, shadow.READ, mask)
         if span.is_empty:
             return [np.full(self.context.shape, POISON, f"i{dtype.itemsize}").view(dtype)] * count
         if dtype.itemsize == 4:
@@ -73,6 +73,8 @@ class SharedMemory:
 
     def _words(self, span: Span, offset: int, memory: Array) -> Array:
         if span.by_thread:  # one row of all blocks per thread
+            if offset < 0 or span.low < 0:  # legal only together
+                return memory.take(span.rows + offset, axis=0)
             return memory[offset:].take(span.rows, axis=0)
         return memory.reshape(-1).take((span.words + offset) * self.context.blocks + self.lane_block)
 
@@ -82,7 +84,7 @@ class SharedMemory:
 
     def store(self, i: Instruction, address: Any, offset: int, values: list[Array], mask: Mask) -> None:
         """Neighbouring elements per lane."""
-        span, mask = self._touch(i, address, offset, shadow.WRITE, mask)
+        span, address, offset, mask = self._touch(i, address, offset, shadow.WRITE, mask)
         itemsize = values[0].dtype.itemsize
         if itemsize < 4:
             for n, value in enumerate(values):
@@ -114,25 +116,34 @@ class SharedMemory:
     def atomic(
         self, i: Instruction, address: Any, offset: int, operation: Any, operands: list[Array], mask: Mask
     ) -> Array:
-        """Read-modify-write of 4-byte words, lane after lane; the old values."""
-        span, mask = self._touch(i, address, offset, shadow.ATOMIC, mask)
-        old = np.zeros(self.context.shape, operands[0].dtype)
-        memory = self.words.reshape(-1).view(operands[0].dtype)
-        index = self.context.full((span.words + offset // 4) * self.context.blocks + self.lane_block)
-        perform(operation, memory, index, self.context, operands, mask, old)
+        """Read-modify-write of 4- or 8-byte elements, lane after lane; the old values."""
+        span, _, offset, mask = self._touch(i, address, offset, shadow.ATOMIC, mask)
+        context, dtype = self.context, operands[0].dtype
+        old = np.zeros(context.shape, dtype)
+        index = context.full((span.words + offset // 4) * context.blocks + self.lane_block)
+        if dtype.itemsize == 4:
+            perform(operation, self.words.reshape(-1).view(dtype), index, context, operands, mask, old)
+            return old
+        low, high = self.words[:-1].view(np.uint32).astype(np.uint64), self.words[1:].view(np.uint32).astype(np.uint64)
+        pairs = (low | high << np.uint64(32)).reshape(-1)  # every two neighbouring words
+        perform(operation, pairs.view(dtype), index, context, operands, mask, old)
+        touched, flat = index[context.active(mask)], self.words.reshape(-1)
+        flat[touched], flat[touched + context.blocks] = _as_words(pairs[touched])
         return old
 
     # ---------------------------------------------------------------------------------------- bounds and counts
-    def _touch(self, i: Instruction, address: Any, offset: int, kind: int, mask: Mask) -> tuple[Span, Mask]:
-        """Bound, count and check an access; the lanes that may go on."""
+    def _touch(self, i: Instruction, address: Any, offset: int, kind: int, mask: Mask) -> tuple[Span, Any, int, Mask]:
+        """Bound, count and check an access; what of it may go on, its address and offset possibly joined."""
         size, context = i.lane_bytes, self.context
         span = self.spans.get((id(address), id(mask))) or self._span(address, mask)
         low, high = span.low + offset, span.high + offset + size
         if low < 0 or high > self.size or (span.odd | offset) & (size - 1):
-            span, mask = self._refuse(i, address, offset, size, mask)
-            low, high = span.low + offset, span.high + offset + size
+            address, offset = np.asarray(address) + offset, 0
+            mask = self._fine(i, address, size, mask)
+            span = self._span(address, mask)
+            low, high = span.low, span.high + size
         if span.is_empty:
-            return span, mask
+            return span, address, offset, mask
         region = self.last_region.get(i)
         if region is None or low < region.start or high > region.stop:
             region = next((r for r in self.regions if r.start <= low and high <= r.stop), None)
@@ -143,7 +154,7 @@ class SharedMemory:
             self._count_apart(i, np.asarray(address) + offset, mask)
         if self.is_watched:
             self._watch(i, np.asarray(address) + offset, size, kind, mask)
-        return span, mask
+        return span, address, offset, mask
 
     def _span(self, address: Any, mask: Mask) -> Span:
         key = id(address), id(mask)
@@ -167,14 +178,15 @@ class SharedMemory:
             )
         return span
 
-    def _refuse(self, i: Instruction, address: Any, offset: int, size: int, mask: Mask) -> tuple[Span, Mask]:
+    def _fine(self, i: Instruction, address: Array, size: int, mask: Mask) -> Mask:
+        """The lanes whose access is inside and aligned; the others are reported."""
         context, active = self.context, self.context.active(mask)
-        a = context.full(np.asarray(address) + offset)
+        a = context.full(address)
         outside, odd = (a < 0) | (a + size > self.size), a % size != 0
         context.report(findings.OUT_OF_BOUNDS, i, "shared memory", active & outside, a)
         context.report(findings.MISALIGNED, i, "shared memory", active & odd, a)
-        mask = active & ~outside & ~odd
-        return self._span(address, mask), mask
+        wrong = active & (outside | odd)
+        return active & ~wrong if wrong.any() else mask
 
     def _count_apart(self, i: Instruction, address: Array, mask: Mask) -> None:
         """Lanes in several regions; what lies in none is counted as `shared`."""
@@ -191,17 +203,21 @@ class SharedMemory:
         context = self.context
         a = np.where(context.active(mask), context.full(address), 0).astype(np.int64)
         if context.options.requests:
-            name = self._name(int(a.max()) // 4 * context.blocks)[0]
+            name = self._region_at(int(a.max())).name
             context.request(i, name, bank_passes(a, context.active(mask), size), "passes")
         if context.options.races:
-            for n in range(-(-size // 4)):
-                words = (a // 4 + n) * context.blocks + self.lane_block
-                context.judge(i, kind, words, 1, mask, self.state, self.holds, self._name)
+            parts = np.arange(size // context.granule).reshape(-1, 1, 1)
+            granules = (a // context.granule + parts) * context.blocks + self.lane_block
+            context.judge(i, kind, granules, mask, self.shadow, self.holds, self._name)
 
-    def _name(self, word: int) -> tuple[str, int]:
-        offset = 4 * (word // self.context.blocks)
-        region = next((r for r in self.regions if r.start <= offset < r.stop), Region("shared", 0, self.size))
+    def _name(self, granule: int) -> tuple[str, int]:
+        offset = granule // self.context.blocks * self.context.granule
+        region = self._region_at(offset)
         return region.name, offset - region.start
+
+    def _region_at(self, offset: int) -> Region:
+        whole = Region("shared", 0, self.size)
+        return next((r for r in self.regions if r.start <= offset < r.stop), whole)
 
 
 def _as_words(value: Array) -> list[Array]:

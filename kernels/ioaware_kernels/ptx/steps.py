@@ -45,8 +45,8 @@ class Slots:
         return self.index[key]
 
     def register(self, name: str) -> int:
-        """The slot of a register."""
-        return self._new(name, None)
+        """The slot of a register; one that nobody wrote holds zero."""
+        return self._new(name, self.dtype(name).type(0))
 
     def dtype(self, register: str) -> np.dtype[Any]:
         """How a register is stored."""
@@ -67,21 +67,28 @@ class Slots:
                 return self._new((text, type_), literal(text, wanted)), None
             case Symbol(name) if name in self.kernel.shared:
                 return self._new((name, type_), wanted.type(self.kernel.shared[name].offset)), None
-        raise InputError(f"operand {operand} of type {type_} is not one the executor reads")
+        raise LookupError(f"an operand of type {type_} is not one the executor reads")
 
 
 def literal(text: str, dtype: np.dtype[Any]) -> Any:
     """A PTX literal as a NumPy scalar: 0f and 0d are bit patterns, integers wrap."""
-    if text.startswith(("0f", "0F")):
-        return np.uint32(int(text[2:], 16)).view(np.float32).astype(dtype)
-    if text.startswith(("0d", "0D")):
-        return np.uint64(int(text[2:], 16)).view(np.float64).astype(dtype)
+    if text[:2] in ("0f", "0F", "0d", "0D"):
+        number = np.uint32(int(text[2:], 16)) if text[1] in "fF" else np.uint64(int(text[2:], 16))
+        of_float = number.view(f"f{number.itemsize}")
+        return of_float.astype(dtype) if dtype.kind == "f" else number.astype(f"u{dtype.itemsize}").view(dtype)
     if dtype.kind == "f":
         return dtype.type(float(text))
+    whole = _integer(text)
     if dtype.kind == "b":
-        return np.bool_(int(text, 0) != 0)
-    bits = 8 * dtype.itemsize
-    return np.array(int(text.rstrip("U"), 0) & ((1 << bits) - 1), f"u{dtype.itemsize}").view(dtype)[()]
+        return np.bool_(whole != 0)
+    return np.array(whole & ((1 << 8 * dtype.itemsize) - 1), f"u{dtype.itemsize}").view(dtype)[()]
+
+
+def _integer(text: str) -> int:
+    """A PTX integer: decimal, 0x, 0b, or octal with a leading 0; U for unsigned."""
+    digits = text.rstrip("U").lstrip("-")
+    octal = len(digits) > 1 and digits[0] == "0" and digits[1].isdigit()
+    return (-1 if text.startswith("-") else 1) * int(digits, 8 if octal else 0)
 
 
 # ------------------------------------------------------------------------------------------------ compiling
@@ -89,7 +96,10 @@ def compile_step(i: Instruction, slots: Slots) -> Step | None:
     """The step of an instruction; None for jumps, which the engine does. Raises InputError for an unknown opcode."""
     if i.base in ("bra", "ret", "exit", *IGNORED):
         return None
-    step = _make(i, slots)
+    try:
+        step = _make(i, slots)
+    except LookupError as e:
+        raise InputError(f"PTX line {i.line}: `{i.text}`: {e}") from None
     return step if i.guard is None else _guarded(i, step, slots)
 
 
@@ -100,6 +110,8 @@ def _make(i: Instruction, slots: Slots) -> Step:
         return _ACCESS[i.base](i, slots)
     if i.base in _TALK:
         return _TALK[i.base](i, slots)
+    if i.base == "mov" and any(isinstance(o, tuple) for o in i.operands):
+        return _regroup(i, slots)
     if i.is_barrier or (i.base in ("bar", "barrier") and i.has("warp")):
         return _barrier(i, slots)
     return _element_wise(i, slots)
@@ -116,9 +128,11 @@ def _element_wise(i: Instruction, slots: Slots) -> Step:
     if any(negated) or any(view is not None for _, view in sources):
         function = _seen_as(function, [view for _, view in sources], negated)
     result = i.operands[0]
-    if isinstance(result, tuple):  # setp p|q: q is the opposite
-        return _two_results(function, result, [s for s, _ in sources], slots)
-    assert isinstance(result, Register)
+    if isinstance(result, tuple) and i.base == "setp":
+        other = _seen_as(ops.opposite(i).function, [view for _, view in sources], negated)
+        return _two_results(function, other, result, [s for s, _ in sources], slots)
+    if not isinstance(result, Register):
+        raise ops.unknown(i)
     stored = slots.dtype(result.name)
     if stored != DTYPES[m.result]:
         function = _stored_as(function, stored)
@@ -181,14 +195,43 @@ def _call(function: ops.Function, d: int, sources: list[int]) -> Step:
     return more
 
 
-def _two_results(function: ops.Function, results: tuple[Operand, ...], sources: list[int], slots: Slots) -> Step:
+def _two_results(
+    function: ops.Function, other: ops.Function, results: tuple[Operand, ...], sources: list[int], slots: Slots
+) -> Step:
+    """`setp p|q`"""
     first, second = (slots.register(r.name) for r in results if isinstance(r, Register))
 
     def step(r: Registers, mask: Any, machine: Any) -> None:
-        value = function(*(r[s] for s in sources))
-        r[first], r[second] = value, ~value
+        given = [r[s] for s in sources]
+        r[first], r[second] = function(*given), other(*given)
 
     return step
+
+
+def _regroup(i: Instruction, slots: Slots) -> Step:
+    """`mov.b64 {lo, hi}, a` cuts a register, `mov.b64 a, {lo, hi}` joins parts, the lowest first."""
+    whole, parts = i.operands if isinstance(i.operands[1], tuple) else i.operands[::-1]
+    if not isinstance(parts, tuple) or not isinstance(whole, Register):
+        raise ops.unknown(i)
+    width = DTYPES[i.parts[-1]].itemsize
+    bits, narrow = 8 * width // len(parts), f"u{width // len(parts)}"
+    slot, stored = slots.register(whole.name), slots.dtype(whole.name)
+    pieces = [slots.source(p, f"b{bits}") for p in parts]
+    joins = isinstance(i.operands[1], tuple)
+
+    def join(r: Registers, mask: Any, machine: Any) -> None:
+        given = [_cut(r[s], np.dtype(narrow)).astype(f"u{width}") for s, _ in pieces]
+        shifted = [g << np.array(n * bits, f"u{width}") for n, g in enumerate(given)]
+        r[slot] = np.asarray(np.bitwise_or.reduce(np.broadcast_arrays(*shifted), axis=0)).view(stored)
+
+    def cut(r: Registers, mask: Any, machine: Any) -> None:
+        value = np.asarray(r[slot]).view(f"u{width}")
+        for n, part in enumerate(parts):
+            if isinstance(part, Register) and part.name != "_":
+                piece = (value >> np.array(n * bits, f"u{width}")).astype(narrow)
+                r[slots.register(part.name)] = stored_as(piece, slots.dtype(part.name))
+
+    return join if joins else cut
 
 
 def _guarded(i: Instruction, step: Step, slots: Slots) -> Step:
@@ -207,8 +250,7 @@ def _guarded(i: Instruction, step: Step, slots: Slots) -> Step:
         old = [r[d] for d in results]
         step(r, inner, machine)
         for d, before in zip(results, old, strict=True):
-            if before is not None:
-                r[d] = np.where(inner, r[d], before)
+            r[d] = np.where(inner, r[d], before)
 
     return guarded
 
@@ -266,7 +308,8 @@ def _load(i: Instruction, slots: Slots) -> Step:
     _allowed(i, "nc volatile relaxed acquire gpu sys cg ca cs lu v2 v4 weak")
     results = i.operands[0] if isinstance(i.operands[0], tuple) else (i.operands[0],)
     base, offset = _address(i, slots, 1)
-    space, dtype, count = _space(i), DTYPES[i.parts[-1]], len(results)
+    space, count = _space(i), len(results)
+    dtype = DTYPES[i.parts[-1].replace("b", "u")]  # without a sign, so that a wider register is filled with zeros
     targets = [(slots.register(r.name), slots.dtype(r.name)) for r in results if isinstance(r, Register)]
     plain = targets[0][0] if count == 1 and targets[0][1] == dtype else None
 
@@ -329,7 +372,8 @@ def _barrier(i: Instruction, slots: Slots) -> Step:
     warp = i.has("warp")
     if not warp and [o for o in i.operands if o != Immediate("0")]:
         raise InputError(f"PTX line {i.line}: `{i.text}`: only barrier 0 of all threads is run, not a named barrier")
-    if warp and [o for o in i.operands if o not in (Immediate("-1"), Immediate("0xffffffff"))]:
+    members = [o for o in i.operands if not isinstance(o, Immediate) or _integer(o.text) not in (-1, 0xFFFFFFFF)]
+    if warp and members:
         raise InputError(f"PTX line {i.line}: `{i.text}`: only __syncwarp() of a whole warp is run, not of some lanes")
 
     def step(r: Registers, mask: Any, machine: Any) -> None:
@@ -341,6 +385,8 @@ def _barrier(i: Instruction, slots: Slots) -> Step:
 def _shuffle(i: Instruction, slots: Slots) -> Step:
     """shfl.sync.mode.b32 d[|p], a, b, c, membermask"""
     mode = i.parts[2]
+    if mode not in ("up", "down", "bfly", "idx"):
+        raise ops.unknown(i)
     result, valid = i.operands[0] if isinstance(i.operands[0], tuple) else (i.operands[0], None)
     assert isinstance(result, Register)
     (a, view), (b, _), (c, _), (members, _) = (slots.source(o, "b32") for o in i.operands[1:5])
@@ -360,6 +406,8 @@ def _shuffle(i: Instruction, slots: Slots) -> Step:
 def _vote(i: Instruction, slots: Slots) -> Step:
     """vote.sync.{all,any,uni,ballot} d, p, membermask"""
     kind = i.parts[2]
+    if kind not in ("all", "any", "uni", "ballot"):
+        raise ops.unknown(i)
     result, predicate = i.operands[0], i.operands[1]
     assert isinstance(result, Register)
     assert isinstance(predicate, Register)
