@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 from .parse import Address, Block, Instruction, Kernel, Operand, Register, Symbol
 
@@ -29,7 +28,6 @@ def registers(operand: Operand) -> Iterator[str]:
                 yield from registers(inner)
 
 
-@lru_cache(1 << 16)
 def defined(instruction: Instruction) -> tuple[str, ...]:
     """The registers it writes."""
     if instruction.base in NO_RESULT or not instruction.operands:
@@ -37,7 +35,6 @@ def defined(instruction: Instruction) -> tuple[str, ...]:
     return tuple(registers(instruction.operands[0]))
 
 
-@lru_cache(1 << 16)
 def used(instruction: Instruction) -> tuple[str, ...]:
     """The registers it reads; a guarded result is also read, where the guard is false it stays."""
     result = defined(instruction)

@@ -7,8 +7,9 @@ Races do not change values in lock step: they are found by the shadow, not by wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,26 +81,28 @@ def launch(
     compiled, result = compile_kernel(kernel), Result(Counts(), Findings(kernel.name))
     extents = [(*e, 1, 1)[:3] for e in (grid, block)]
     total, threads = (int(np.prod(e)) for e in extents)
-    granule = min([4, *(SIZES[i.parts[-1]] for i in kernel.instructions() if is_access(i))])
-    for buffer in buffers if options.races else ():
-        buffer.watch(granule)
     together = max(1, LANES_TOGETHER // threads)
-
-    def origin(i: Instruction) -> Buffer | None:
-        return _origin(kernel, params, buffers, i)
-
     starts = range(0, total, together)
-    for first in reversed(starts) if options.reverse else starts:
-        context = Context(
-            first, threads, min(together, total - first), result.counts, result.findings, options, origin, granule
-        )
-        shared = SharedMemory(regions, kernel.static_shared_bytes + dynamic_shared_bytes, context)
-        machine = Machine(kernel, compiled, context, GlobalMemory(buffers, context), shared)
-        with np.errstate(all="ignore"):
+    origin = partial(_origin, kernel, params, buffers)
+    with _watched(kernel, buffers if options.races else ()) as granule, np.errstate(all="ignore"):
+        for first in reversed(starts) if options.reverse else starts:
+            blocks = min(together, total - first)
+            context = Context(first, threads, blocks, result.counts, result.findings, options, origin, granule)
+            shared = SharedMemory(regions, kernel.static_shared_bytes + dynamic_shared_bytes, context)
+            machine = Machine(kernel, compiled, context, GlobalMemory(buffers, context), shared)
             machine.run(machine.registers(extents[0], extents[1], params))
-    for buffer in buffers if options.races else ():
-        buffer.unwatch()
     return result
+
+
+@contextmanager
+def _watched(kernel: Kernel, buffers: Sequence[Buffer]) -> Iterator[int]:
+    """Shadows for the buffers during a launch; gives the bytes that they tell apart: the smallest that is touched."""
+    granule = min([4, *(SIZES[i.parts[-1]] for i in kernel.instructions() if is_access(i))])
+    for buffer in buffers:
+        buffer.watch(granule)
+    yield granule
+    for buffer in buffers:
+        buffer.unwatch()
 
 
 @lru_cache(256)

@@ -97,7 +97,8 @@ def _cases(values: dict[str, Any]) -> Iterator[tuple[Implementation, Case]]:
 def _fit(cases: list[tuple[Implementation, Case]], engine: CudaEngine | None) -> list[tuple[Implementation, Case]]:
     """The cases that the engine can run; a line on stderr says which are left out, and why."""
     why = ["" if engine is None else engine.unfit(case) for _, case in cases]
-    left_out = [f"{why.count(reason)} cases with {reason}" for reason in dict.fromkeys(why) if reason]
+    counts = {reason: why.count(reason) for reason in why if reason}
+    left_out = [f"{count} case{'s' * (count > 1)} with {reason}" for reason, count in counts.items()]
     if left_out:
         click.echo(f"left out: {'; '.join(left_out)}", err=True)
     return [case for case, reason in zip(cases, why, strict=True) if not reason]
