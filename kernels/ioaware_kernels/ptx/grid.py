@@ -23,7 +23,8 @@ from .global_memory import SHIFT, Buffer, GlobalMemory
 from .ops import DTYPES
 from .parse import SIZES, Block, Instruction, Kernel
 from .shared_memory import Region, SharedMemory
-from .steps import Registers, Slots, Step, compile_step
+from .slots import Slots
+from .steps import Registers, Step, compile_step
 
 LANES_TOGETHER = 8192  # lanes in flight: enough to hide Python's cost per step, few enough to stay in the cache
 

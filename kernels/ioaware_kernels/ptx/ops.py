@@ -11,17 +11,34 @@ hardware's approximations.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from ioaware.errors import InputError
 
+from .arithmetic import (
+    Array,
+    Function,
+    count_ones,
+    extract,
+    fused_multiply_add,
+    high_of_64,
+    insert,
+    largest,
+    leading_zeros,
+    least,
+    logic3,
+    one,
+    permute_bytes,
+    quotient,
+    remainder,
+    reverse,
+    shift_left,
+    shift_right,
+    subnormal_to_zero,
+)  # fmt: skip
 from .parse import Instruction
-
-Array: TypeAlias = Any  # an array or a NumPy scalar
-Function: TypeAlias = Callable[..., Array]
 
 DTYPES = {
     "pred": np.dtype(bool), "f16": np.dtype("f2"), "f32": np.dtype("f4"), "f64": np.dtype("f8"),
@@ -69,42 +86,15 @@ def unknown(instruction: Instruction) -> InputError:
     )
 
 
-# ------------------------------------------------------------------------------------------------ floating point
-@lru_cache(1)
-def _fma() -> Function:
-    """a * b + c with one rounding, as the hardware does; a NumPy ufunc made by numba."""
-    from llvmlite import ir
-    from numba import vectorize
-    from numba.core import types
-    from numba.extending import intrinsic
-
-    @intrinsic
-    def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Instruction:
-            return builder.fma(*arguments)
-
-        return (a(a, a, a), generate) if isinstance(a, types.Float) else None
-
-    def of_elements(a: Any, b: Any, c: Any) -> Any:
-        return fma(a, b, c)  # type: ignore[call-arg]
-
-    make: Any = vectorize
-    ufunc: Function = make(["f4(f4, f4, f4)", "f8(f8, f8, f8)"])(of_elements).ufunc
-    return ufunc
-
-
-def _subnormal_to_zero(x: Array) -> Array:
-    return np.where(np.abs(x) < np.float32(2.0**-126), np.copysign(np.float32(0), x), x)
-
-
+# ------------------------------------------------------------------------------------------------ modifiers
 def _flushing(plain: Meaning) -> Function:
     """`.ftz`: subnormal fp32 inputs and results are zeros of the same sign."""
     flushed = [t == "f32" for t in plain.sources]
 
     def function(*sources: Array) -> Array:
-        given = [_subnormal_to_zero(x) if flush else x for x, flush in zip(sources, flushed, strict=True)]
+        given = [subnormal_to_zero(x) if flush else x for x, flush in zip(sources, flushed, strict=True)]
         result = plain.function(*given)
-        return _subnormal_to_zero(result) if plain.result == "f32" else result
+        return subnormal_to_zero(result) if plain.result == "f32" else result
 
     return function
 
@@ -125,112 +115,6 @@ def _saturating(function: Function, type_: str) -> Function:
         return np.clip(np.where(np.isnan(x), x.dtype.type(0), x), x.dtype.type(0), x.dtype.type(1))
 
     return clamped
-
-
-def _largest(a: Array, b: Array) -> Array:
-    """A NaN loses against a number, -0 against +0."""
-    return np.where((a == 0) & (b == 0), a + b, np.fmax(a, b))
-
-
-def _least(a: Array, b: Array) -> Array:
-    """A NaN loses against a number, +0 against -0."""
-    return np.where((a == 0) & (b == 0), -(-a - b), np.fmin(a, b))
-
-
-def _one(x: Array) -> Array:
-    return x.dtype.type(1)
-
-
-# ------------------------------------------------------------------------------------------------ integers
-def _quotient(a: Array, b: Array) -> Array:
-    """Integer division towards zero; what a division by zero gives is not specified, here all ones."""
-    safe = np.where(b == 0, b.dtype.type(1), b)
-    floor = a // safe
-    exact = floor * safe == a
-    towards_zero = floor + (~exact & ((a < 0) != (safe < 0))).astype(floor.dtype)
-    return np.where(b == 0, np.array(-1).astype(a.dtype), towards_zero)
-
-
-def _remainder(a: Array, b: Array) -> Array:
-    return a - _quotient(a, b) * b
-
-
-def _shift_left(a: Array, by: Array) -> Array:
-    bits = 8 * a.dtype.itemsize
-    moved = a << np.minimum(by, by.dtype.type(bits - 1)).astype(a.dtype)
-    return moved if np.ndim(by) == 0 and by < bits else np.where(by < bits, moved, a.dtype.type(0))
-
-
-def _shift_right(a: Array, by: Array) -> Array:
-    bits = 8 * a.dtype.itemsize
-    moved = a >> np.minimum(by, by.dtype.type(bits - 1)).astype(a.dtype)
-    if a.dtype.kind == "i" or (np.ndim(by) == 0 and by < bits):
-        return moved  # of a signed number the sign moves in
-    return np.where(by < bits, moved, a.dtype.type(0))
-
-
-def _field_mask(start: Array, length: Array, dtype: np.dtype[Any]) -> Array:
-    """`length` ones from bit `start` on."""
-    ones = np.array(-1).astype(dtype)
-    start, length = start & np.uint32(0xFF), length & np.uint32(0xFF)
-    return _shift_left(~_shift_left(ones, length), start)
-
-
-def _insert(field: Array, into: Array, start: Array, length: Array) -> Array:
-    mask = _field_mask(start, length, into.dtype)
-    return (into & ~mask) | (_shift_left(field, start & np.uint32(0xFF)) & mask)
-
-
-def _extract(a: Array, start: Array, length: Array) -> Array:
-    """Bits start .. start + length - 1; of a signed number the field's highest bit is its sign."""
-    bits = 8 * a.dtype.itemsize
-    start, length = start & np.uint32(0xFF), length & np.uint32(0xFF)
-    field = _shift_right(a, start) & _field_mask(np.uint32(0), length, a.dtype)
-    if a.dtype.kind == "u":
-        return field
-    sign_at = np.minimum(start + length - np.uint32(1), np.uint32(bits - 1))
-    negative = (_shift_right(a, sign_at) & a.dtype.type(1)) == 1
-    above = ~_field_mask(np.uint32(0), length, a.dtype)
-    return np.where(length == 0, a.dtype.type(0), np.where(negative, field | above, field))
-
-
-def _count_ones(a: Array) -> Array:
-    bits = 8 * a.dtype.itemsize
-    return sum(((a >> a.dtype.type(n)) & a.dtype.type(1)).astype(np.int32) for n in range(bits))
-
-
-def _leading_zeros(a: Array) -> Array:
-    bits = 8 * a.dtype.itemsize
-    a = a.view(f"u{a.dtype.itemsize}")
-    return sum(((a >> a.dtype.type(n)) == 0).astype(np.int32) for n in range(bits))
-
-
-def _reverse(a: Array) -> Array:
-    out = np.zeros_like(a)
-    for n in range(8 * a.dtype.itemsize):
-        out = (out << a.dtype.type(1)) | ((a >> a.dtype.type(n)) & a.dtype.type(1))
-    return out
-
-
-def _logic3(a: Array, b: Array, c: Array, table: Array) -> Array:
-    """Any function of three bits: bit (a, b, c) of an 8-bit table."""
-    out = np.zeros_like(a & b & c)
-    for n in range(8):
-        chosen = (a if n & 4 else ~a) & (b if n & 2 else ~b) & (c if n & 1 else ~c)
-        out = out | np.where((table >> table.dtype.type(n)) & table.dtype.type(1) == 1, chosen, a.dtype.type(0))
-    return out
-
-
-def _permute_bytes(a: Array, b: Array, selector: Array) -> Array:
-    """Four bytes chosen among the eight of b:a; bit 3 of a choice replicates that byte's sign."""
-    both = (b.astype(np.uint64) << np.uint64(32)) | a.astype(np.uint64)
-    out = np.zeros_like(a & b)
-    for n in range(4):
-        choice = (selector >> np.uint32(4 * n)) & np.uint32(15)
-        byte = (both >> ((choice & np.uint32(7)) * np.uint32(8)).astype(np.uint64)).astype(np.uint32) & np.uint32(0xFF)
-        sign = np.where(byte & np.uint32(0x80), np.uint32(0xFF), np.uint32(0))
-        out = out | (np.where(choice & np.uint32(8), sign, byte) << np.uint32(8 * n))
-    return out
 
 
 # ------------------------------------------------------------------------------------------------ the table
@@ -280,7 +164,7 @@ def _product(types: list[str], mods: set[str], *, add: bool) -> Meaning:
             return (whole >> DTYPES[wide].type(bits)).astype(DTYPES[t])
 
         if wide == t:
-            product = _high_of_64
+            product = high_of_64
     else:
         product = np.multiply
     result = wide if "wide" in mods else t
@@ -290,21 +174,8 @@ def _product(types: list[str], mods: set[str], *, add: bool) -> Meaning:
 
 
 def _fused(types: list[str], mods: set[str]) -> Meaning:
-    return Meaning(types[-1], (types[-1],) * 3, _saturating(_fma(), types[-1]) if "sat" in mods else _fma())
-
-
-def _high_of_64(a: Array, b: Array) -> Array:
-    """The high half of a 64-bit product, from four 32-bit ones."""
-    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    x, y = a.view(np.uint64), b.view(np.uint64)
-    x0, x1, y0, y1 = x & low, x >> half, y & low, y >> half
-    middle = x1 * y0 + ((x0 * y0) >> half)
-    other = x0 * y1 + (middle & low)
-    high = (x1 * y1 + (middle >> half) + (other >> half)).view(a.dtype)
-    if a.dtype.kind == "u":
-        return high
-    zero = a.dtype.type(0)
-    return high - np.where(a < 0, b, zero) - np.where(b < 0, a, zero)
+    t, function = types[-1], fused_multiply_add()
+    return Meaning(t, (t, t, t), _saturating(function, t) if "sat" in mods else function)
 
 
 def _shift(function: Function) -> Known:
@@ -418,16 +289,16 @@ TABLE: dict[str, Known] = {
     "mul": Known(frozenset(["rn", "ftz", "sat", "lo", "hi", "wide"]), lambda t, m: _product(t, m, add=False)),
     "mad": Known(frozenset(["lo", "hi", "wide"]), lambda t, m: _product(t, m, add=True)),
     "fma": Known(frozenset(["rn", "ftz", "sat"]), _fused, frozenset(["f32", "f64"])),
-    "div": _by_kind(2, np.divide, _quotient, "rn approx full ftz"),
-    "rem": _same(2, _remainder),
+    "div": _by_kind(2, np.divide, quotient, "rn approx full ftz"),
+    "rem": _same(2, remainder),
     "abs": _same(1, np.abs, "ftz"),
     "neg": _same(1, np.negative, "ftz"),
-    "min": _by_kind(2, _least, np.minimum, "ftz"),
-    "max": _by_kind(2, _largest, np.maximum, "ftz"),
+    "min": _by_kind(2, least, np.minimum, "ftz"),
+    "max": _by_kind(2, largest, np.maximum, "ftz"),
     "copysign": _same(2, lambda sign, x: np.copysign(x, sign)),
-    "rcp": _same(1, lambda x: _one(x) / x, "rn approx ftz"),
+    "rcp": _same(1, lambda x: one(x) / x, "rn approx ftz"),
     "sqrt": _same(1, np.sqrt, "rn approx ftz"),
-    "rsqrt": _same(1, lambda x: _one(x) / np.sqrt(x), "approx ftz"),
+    "rsqrt": _same(1, lambda x: one(x) / np.sqrt(x), "approx ftz"),
     "ex2": _same(1, np.exp2, "approx ftz"),
     "lg2": _same(1, np.log2, "approx ftz"),
     "sin": _same(1, np.sin, "approx ftz"),
@@ -438,16 +309,16 @@ TABLE: dict[str, Known] = {
     "or": _same(2, np.bitwise_or),
     "xor": _same(2, np.bitwise_xor),
     "not": _same(1, np.invert),
-    "shl": _shift(_shift_left),
-    "shr": _shift(_shift_right),
+    "shl": _shift(shift_left),
+    "shr": _shift(shift_right),
     "shf": Known(frozenset(["l", "r", "wrap", "clamp"]), _funnel),
-    "bfi": _fixed(None, "t t u32 u32", _insert),
-    "bfe": _fixed(None, "t u32 u32", _extract),
-    "popc": _fixed("b32", "t", _count_ones),
-    "clz": _fixed("b32", "t", _leading_zeros),
-    "brev": _same(1, _reverse),
-    "lop3": _fixed("b32", "b32 b32 b32 b32", _logic3),
-    "prmt": _fixed("u32", "u32 u32 u32", _permute_bytes),
+    "bfi": _fixed(None, "t t u32 u32", insert),
+    "bfe": _fixed(None, "t u32 u32", extract),
+    "popc": _fixed("b32", "t", count_ones),
+    "clz": _fixed("b32", "t", leading_zeros),
+    "brev": _same(1, reverse),
+    "lop3": _fixed("b32", "b32 b32 b32 b32", logic3),
+    "prmt": _fixed("u32", "u32 u32 u32", permute_bytes),
     # comparing, choosing, moving
     "setp": Known(frozenset({*COMPARE, *JOIN, "ftz"}), _comparison),
     "testp": Known(frozenset(TESTS), _testp),

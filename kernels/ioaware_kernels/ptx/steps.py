@@ -15,80 +15,15 @@ from ioaware.errors import InputError
 
 from . import ops
 from .analyse import MEMORY
+from .arithmetic import Function
 from .atomics import OPERATIONS
 from .ops import DTYPES
-from .parse import Address, Immediate, Instruction, Kernel, Operand, Register, Symbol
+from .parse import Address, Immediate, Instruction, Operand, Register, Symbol
+from .slots import Slots, integer
 
 Registers: TypeAlias = list[Any]
 Step: TypeAlias = Callable[[Registers, Any, Any], None]  # registers, mask, machine
-SPECIALS = (
-    *(f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"), "%laneid", "%warpid",
-)  # fmt: skip
 IGNORED = ("membar", "fence")  # orderings that lock step gives anyway; only barriers order threads in the shadow
-
-
-class Slots:
-    """Where registers, literals and parameters live in the list of slots."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.index: dict[object, int] = {}
-        self.initial: list[Any] = []
-        self.params: dict[tuple[str, int, str], int] = {}
-        for name in SPECIALS:
-            self._new(name, None)
-
-    def _new(self, key: object, value: Any) -> int:
-        if key not in self.index:
-            self.index[key] = len(self.initial)
-            self.initial.append(value)
-        return self.index[key]
-
-    def register(self, name: str) -> int:
-        """The slot of a register; one that nobody wrote holds zero."""
-        return self._new(name, self.dtype(name).type(0))
-
-    def dtype(self, register: str) -> np.dtype[Any]:
-        """How a register is stored."""
-        return np.dtype("i4") if register in SPECIALS else DTYPES[self.kernel.type_of(register)]
-
-    def parameter(self, name: str, offset: int, type_: str) -> int:
-        """The slot of a piece of a parameter; the launch fills it."""
-        return self.params.setdefault((name, offset, type_), self._new(("param", name, offset, type_), None))
-
-    def source(self, operand: Operand, type_: str) -> tuple[int, np.dtype[Any] | None]:
-        """(slot, the dtype to view it as, None if it is stored so)."""
-        wanted = DTYPES[type_]
-        match operand:
-            case Register(name):
-                stored = self.dtype(name)
-                return self.register(name), None if stored == wanted else wanted
-            case Immediate(text):
-                return self._new((text, type_), literal(text, wanted)), None
-            case Symbol(name) if name in self.kernel.shared:
-                return self._new((name, type_), wanted.type(self.kernel.shared[name].offset)), None
-        raise LookupError(f"an operand of type {type_} is not one the executor reads")
-
-
-def literal(text: str, dtype: np.dtype[Any]) -> Any:
-    """A PTX literal as a NumPy scalar: 0f and 0d are bit patterns, integers wrap."""
-    if text[:2] in ("0f", "0F", "0d", "0D"):
-        number = np.uint32(int(text[2:], 16)) if text[1] in "fF" else np.uint64(int(text[2:], 16))
-        of_float = number.view(f"f{number.itemsize}")
-        return of_float.astype(dtype) if dtype.kind == "f" else number.astype(f"u{dtype.itemsize}").view(dtype)
-    if dtype.kind == "f":
-        return dtype.type(float(text))
-    whole = _integer(text)
-    if dtype.kind == "b":
-        return np.bool_(whole != 0)
-    return np.array(whole & ((1 << 8 * dtype.itemsize) - 1), f"u{dtype.itemsize}").view(dtype)[()]
-
-
-def _integer(text: str) -> int:
-    """A PTX integer: decimal, 0x, 0b, or octal with a leading 0; U for unsigned."""
-    digits = text.rstrip("U").lstrip("-")
-    octal = len(digits) > 1 and digits[0] == "0" and digits[1].isdigit()
-    return (-1 if text.startswith("-") else 1) * int(digits, 8 if octal else 0)
 
 
 # ------------------------------------------------------------------------------------------------ compiling
@@ -139,7 +74,7 @@ def _element_wise(i: Instruction, slots: Slots) -> Step:
     return _call(function, slots.register(result.name), [s for s, _ in sources])
 
 
-def _seen_as(function: ops.Function, views: list[Any], negated: list[bool]) -> ops.Function:
+def _seen_as(function: Function, views: list[Any], negated: list[bool]) -> Function:
     def see(x: Any, view: Any, *, inverted: bool) -> Any:
         if view is not None:
             x = x.view(view) if x.dtype.itemsize == view.itemsize else x.astype(view)
@@ -151,7 +86,7 @@ def _seen_as(function: ops.Function, views: list[Any], negated: list[bool]) -> o
     return seen
 
 
-def _stored_as(function: ops.Function, stored: np.dtype[Any]) -> ops.Function:
+def _stored_as(function: Function, stored: np.dtype[Any]) -> Function:
     def converted(*xs: Any) -> Any:
         return stored_as(function(*xs), stored)
 
@@ -165,7 +100,7 @@ def stored_as(x: Any, stored: np.dtype[Any]) -> Any:
     return x.view(stored) if x.dtype.itemsize == stored.itemsize else x.astype(stored)
 
 
-def _call(function: ops.Function, d: int, sources: list[int]) -> Step:
+def _call(function: Function, d: int, sources: list[int]) -> Step:
     """Plain closures for the usual numbers of operands: a call per operand list would cost as much as the work."""
     if len(sources) == 1:
         (a,) = sources
@@ -196,7 +131,7 @@ def _call(function: ops.Function, d: int, sources: list[int]) -> Step:
 
 
 def _two_results(
-    function: ops.Function, other: ops.Function, results: tuple[Operand, ...], sources: list[int], slots: Slots
+    function: Function, other: Function, results: tuple[Operand, ...], sources: list[int], slots: Slots
 ) -> Step:
     """`setp p|q`"""
     first, second = (slots.register(r.name) for r in results if isinstance(r, Register))
@@ -372,7 +307,7 @@ def _barrier(i: Instruction, slots: Slots) -> Step:
     warp = i.has("warp")
     if not warp and [o for o in i.operands if o != Immediate("0")]:
         raise InputError(f"PTX line {i.line}: `{i.text}`: only barrier 0 of all threads is run, not a named barrier")
-    members = [o for o in i.operands if not isinstance(o, Immediate) or _integer(o.text) not in (-1, 0xFFFFFFFF)]
+    members = [o for o in i.operands if not isinstance(o, Immediate) or integer(o.text) not in (-1, 0xFFFFFFFF)]
     if warp and members:
         raise InputError(f"PTX line {i.line}: `{i.text}`: only __syncwarp() of a whole warp is run, not of some lanes")
 
