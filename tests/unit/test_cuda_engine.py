@@ -1,0 +1,557 @@
+"""The engine `cuda` and the example that lifts a kernel, on a CuPy that launches with the PTX executor."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from struct import pack, unpack
+
+import numpy as np
+import pytest
+
+from ioaware.errors import InputError, Skipped, VerificationError
+from ioaware.problem import AttentionProblem
+from ioaware_kernels import cases, cuda_engine, golden
+from ioaware_kernels.cases import Case, matrix
+from ioaware_kernels.cuda_engine import CudaEngine, needs
+from ioaware_kernels.implementation import load, names
+from ioaware_kernels.launch import Module, launch
+from ioaware_kernels.tensors import Tensor, far_apart, packed, padded
+from ioaware_kernels.verify import module_of, verify
+from tests.messages.command import call
+from tests.unit.fake_cupy import (
+    CompileException,
+    CUDADriverError,
+    CUDARuntimeError,
+    FakeCupy,
+    OutOfMemoryError,
+    Stream,
+)
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "docs" / "examples" / "lift_a_kernel.py"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine with CuPy and a GPU."""
+    fake = FakeCupy()
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    return fake
+
+
+def ragged(kernel, head_dim=20, **inputs):
+    """A case with GQA that fills no tile."""
+    implementation = load(kernel)
+    lengths = {"q_len": 2, "kv_len": 41} if implementation.packs_group else {"q_len": 37, "kv_len": 41}
+    problem = AttentionProblem(
+        **lengths, head_dim=head_dim, batch=2, heads=4, kv_heads=2, mask=implementation.masks[0], dtype="fp32",
+        direction=implementation.direction,
+    )  # fmt: skip
+    return implementation, Case(problem, **inputs)
+
+
+def small(body, static=0, name="k"):
+    """A module with one kernel of a pointer %p and a number %n."""
+    return Module(
+        f""".version 8.2
+        .target sm_80
+        .visible .entry {name}(.param .u64 p, .param .u32 n) {{
+        .reg .b64 %p, %at; .reg .b32 %n, %r<9>; .reg .pred %q;
+        {f".shared .align 4 .b8 room[{static}];" if static else ""}
+        ld.param.u64 %p, [p]; ld.param.u32 %n, [n];
+        {body}
+        ret; }}"""
+    )
+
+
+STORE = "mul.wide.s32 %at, %n, 4; add.s64 %at, %p, %at; mov.u32 %r1, 7; st.global.u32 [%at], %r1;"
+NOTHING = ""
+
+
+def run_small(body=NOTHING, n=0, layout=packed, shared=0, grid=(1,), block=(1,), static=0, **how):
+    tensor = Tensor("x", (1, 1, 2, 3), layout).fill(np.zeros((1, 1, 2, 3)))
+    launch(small(body, static), "k", grid, block, [tensor, n], shared, engine=CudaEngine(**how))
+    return tensor
+
+
+# ------------------------------------------------------------------------------------------------ the whole path
+@pytest.mark.parametrize("from_source", [False, True], ids=["ptx", "source"])
+@pytest.mark.parametrize("kernel", names())
+def test_every_kernel_verifies(kernel, from_source, gpu):
+    report = verify(*ragged(kernel, layout=padded), CudaEngine(from_source=from_source))
+    assert report.problems == {"values": [], "memory": [], "determinism": []}
+    assert report.differences
+    assert len(gpu.launches) == 2 * len(load(kernel).launches)
+
+
+def test_every_case_of_the_matrix_verifies(gpu):
+    engine = CudaEngine()
+    fit = [case for case in matrix(load("flash2")) if not engine.unfit(case)]
+    assert [r.problems for r in (verify(load("flash2"), c, engine) for c in fit) if not r.is_fine] == []
+    assert len(fit) > 10
+
+
+def test_what_differs_from_run_to_run_is_seen(gpu):
+    """dQ of flash2_backward is added up by many thread blocks: in another order its last bits change, and may."""
+    implementation, case = ragged("flash2_backward", head_dim=32)
+    case = case._replace(problem=replace(case.problem, q_len=97, kv_len=161))
+    gpu.reverses_after = len(implementation.launches)
+    report = verify(implementation, case, CudaEngine())
+    assert report.is_fine
+    assert not report.reproducible
+
+
+def test_a_wrong_result_is_seen(gpu, monkeypatch):
+    monkeypatch.setattr(gpu, "asnumpy", lambda array: array.host + np.int32(1 << 20))
+    report = verify(*ragged("flash2"), CudaEngine())
+    assert report.problems["values"]
+
+
+def test_nothing_written_is_seen(gpu, monkeypatch):
+    monkeypatch.setattr(gpu, "run", lambda *_: None)
+    report = verify(*ragged("flash2"), CudaEngine())
+    assert report.problems["memory"] == ["O is not written everywhere", "L is not written everywhere"]
+
+
+def test_a_store_between_rows_is_seen(gpu):
+    tensor = run_small(STORE, n=17 + 3, layout=lambda shape: padded(shape)._replace(first=0))
+    assert tensor.stray_words() == 1
+
+
+def test_memory_comes_back(gpu):
+    tensor = run_small(STORE, n=4)
+    assert tensor.values.view(np.int32).reshape(-1).tolist() == [0, 0, 0, 0, 7, 0]
+    assert not gpu.memory, "nothing stays on the device"
+
+
+def test_outputs_count_as_written_where_they_lost_their_poison(gpu):
+    tensor = Tensor("x", (1, 1, 1, 2))
+    for n in range(2):
+        launch(small(STORE), "k", (1,), (1,), [tensor, n], engine=CudaEngine())
+        assert tensor.is_written == (n == 1)
+
+
+# ------------------------------------------------------------------------------------------------ the launch
+def test_arguments_are_the_bytes_that_the_kernel_declares(gpu):
+    implementation, case = ragged("flash2", layout=padded)
+    verify(implementation, case, CudaEngine())
+    *views, q_len, kv_len, head_dim, group, scale = gpu.launches[0].arguments.values()
+    assert [len(view) for view in views] == [32] * 5
+    assert [unpack("<i", n)[0] for n in (q_len, kv_len, head_dim, group)] == [37, 41, 20, 2]
+    assert scale == pack("<f", 20**-0.5)
+    shapes = [(2, 4, 37, 20), (2, 2, 41, 20), (2, 2, 41, 20), (2, 4, 37, 20), (2, 4, 37, 1)]
+    for view, at in zip(views, map(padded, shapes), strict=True):
+        data, *strides = unpack("<Qqqq", view)
+        assert data % (1 << 40) == 4 * at.first
+        assert strides == [at.batch, at.head, at.row]
+    assert len({view[:8] for view in views}) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "raw"),
+    [
+        ("u32", 7, pack("<i", 7)), ("s32", -7, pack("<i", -7)), ("s64", -7, pack("<q", -7)),
+        ("f32", 0.1, pack("<f", 0.1)), ("f64", 0.1, pack("<d", 0.1)), ("f32", 3, pack("<f", 3)),
+    ],
+)  # fmt: skip
+def test_a_number_has_the_size_of_its_parameter(kind, value, raw, gpu):
+    launch(Module(f".visible .entry k(.param .{kind} n) {{ ret; }}"), "k", (1,), (1,), [value], engine=CudaEngine())
+    assert [*gpu.launches[0].arguments.values()] == [raw]
+
+
+def test_a_tensor_that_is_given_twice_is_one(gpu):
+    x = Tensor("x", (1, 1, 1, 2)).fill(np.zeros((1, 1, 1, 2)))
+    two = Module(".visible .entry k(.param .u64 p, .param .u64 q) { ret; }")
+    launch(two, "k", (1,), (1,), [x, x], engine=CudaEngine())
+    assert len(set(gpu.launches[0].arguments.values())) == 1
+    assert [what for what, *_ in gpu.log].count("upload") == 1
+
+
+@pytest.mark.parametrize(
+    ("static", "dynamic", "asked"),
+    [
+        (0, 48 * 1024, 48 * 1024),
+        (0, 48 * 1024 + 4, 48 * 1024 + 4),
+        (40_960, 16_384, 16_384),
+        (40_960, 8_192, 48 * 1024),
+    ],
+)
+def test_shared_memory_beyond_48_kb_is_asked_for(static, dynamic, asked, gpu):
+    run_small(shared=dynamic, static=static)
+    assert (gpu.launches[0].shared_mem, gpu.launches[0].asked) == (dynamic, asked)
+
+
+def test_the_largest_build_gets_its_shared_memory(gpu):
+    """flash2 with head_dim 256: sQ and sK, sV of 32 and 16 rows of 257 floats, sP of 32 x 17."""
+    needed = 4 * ((32 + 16 + 16) * 257 + 32 * 17)
+    report = verify(*ragged("flash2", head_dim=256), CudaEngine())
+    assert report.is_fine
+    assert {(launched.shared_mem, launched.asked) for launched in gpu.launches} == {(needed, needed)}
+
+
+def test_more_shared_memory_than_there_is_is_refused(gpu):
+    gpu.attributes["MaxSharedMemoryPerBlockOptin"] = 65_536
+    with pytest.raises(InputError, match=r"^flash2: bytes of shared memory=67,968: this GPU gives .* 65,536 B, so a "):
+        verify(*ragged("flash2", head_dim=256), CudaEngine())
+    with pytest.raises(InputError, match=r"=65,540: .*nearest legal value is 65,536$"):
+        run_small(static=65_536, shared=4)
+    assert gpu.launches == []
+    run_small(static=32_768, shared=32_768)
+    assert len(gpu.launches) == 1
+
+
+def test_a_grid_that_is_too_long_is_refused(gpu):
+    with pytest.raises(InputError, match=r"^k: thread blocks along y=70,000: .* at most 65,535 there; .* 65,535$"):
+        run_small(grid=(1, 70_000))
+
+
+def test_a_block_that_has_too_few_registers_is_refused(gpu):
+    gpu.max_threads_per_block = 256
+    with pytest.raises(InputError, match=r"^k: threads per block=512: .* nearest legal value is 256$"):
+        run_small(block=(8, 64))
+
+
+def test_tensors_far_apart_are_refused(gpu):
+    with pytest.raises(InputError, match=r"^Q lies in pieces far apart"):
+        verify(*ragged("flash2", layout=far_apart), CudaEngine())
+
+
+# ------------------------------------------------------------------------------------------------ streams and devices
+def where(gpu, *operations):
+    return {(device, stream) for what, device, stream in gpu.log if what in operations}
+
+
+ALL = ("upload", "launch", "synchronize", "download", "load")
+
+
+def test_everything_is_done_on_the_current_stream(gpu):
+    with (stream := Stream(gpu, 0)):
+        run_small(STORE)
+    assert where(gpu, *ALL) == {(0, stream)}
+
+
+def test_everything_is_done_on_the_stream_that_is_given(gpu):
+    stream, null = Stream(gpu, 0), gpu.streams[-1]
+    run_small(STORE, stream=stream)
+    assert where(gpu, *ALL) == {(0, stream)}
+    assert gpu.streams == [null]
+
+
+def test_the_device_is_that_of_the_stream(monkeypatch):
+    gpu = FakeCupy(devices=2)
+    monkeypatch.setitem(sys.modules, "cupy", gpu)
+    stream = Stream(gpu, 1)
+    assert run_small(STORE, n=2, stream=stream).values.view(np.int32)[0, 0, 0, 2] == 7
+    assert where(gpu, *ALL) == {(1, stream)}
+    assert gpu.device == 0
+
+
+def test_the_kernel_has_run_when_the_results_are_fetched(gpu):
+    run_small(STORE)
+    assert [what for what, *_ in gpu.log][-4:] == ["upload", "launch", "synchronize", "download"]
+
+
+# ------------------------------------------------------------------------------------------------ PTX and source
+def test_the_ptx_is_that_of_the_executor(gpu):
+    implementation, case = ragged("flash2")
+    verify(implementation, case, CudaEngine())
+    ((path, code, options),) = {(m.path, m.code, m.options) for m in gpu.raw_modules}
+    assert (code, options) == (None, ())
+    assert Path(path).read_bytes() == module_of(implementation, case).ptx.encode()
+
+
+def test_a_module_loads_once_per_device(monkeypatch):
+    gpu = FakeCupy(devices=2)
+    monkeypatch.setitem(sys.modules, "cupy", gpu)
+    module, engine = small(STORE), CudaEngine()
+    for device in (0, 0, 1, 1):
+        with gpu.cuda.Device(device):
+            launch(module, "k", (1,), (1,), [Tensor("x", (1, 1, 1, 2)), 0], engine=engine)
+    assert [(what, device) for what, device, _ in gpu.log if what == "load"] == [("load", 0), ("load", 1)]
+
+
+FOLDER = """
+import sys
+from tests.unit.fake_cupy import FakeCupy
+sys.modules["cupy"] = FakeCupy()
+from tests.unit.test_cuda_engine import run_small
+run_small()
+print(sys.modules["cupy"].raw_modules[0].path)
+"""
+
+
+def test_the_files_go_when_the_process_ends(tmp_path):
+    paths = os.pathsep.join([*map(str, (ROOT, ROOT / "simulator", ROOT / "kernels")), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path), "TEMP": str(tmp_path), "TMP": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", FOLDER], env=env, check=True, capture_output=True, text=True, timeout=60
+    )
+    assert Path(done.stdout.strip()).parents[1] == tmp_path
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_from_source_cupy_gets_the_text_and_the_constants(gpu):
+    implementation, case = ragged("flash2", head_dim=64)
+    verify(implementation, case, CudaEngine(from_source=True))
+    ((path, code, options),) = {(m.path, m.code, m.options) for m in gpu.raw_modules}
+    assert (path, code) == (None, implementation.source)
+    build = golden.Build(implementation, implementation.build_for(case.problem))
+    assert options == ("--std=c++17", *build.definitions)
+    assert "-DHEAD_DIM=64" in options
+
+
+def test_from_source_needs_a_source(gpu):
+    with pytest.raises(InputError, match=r"^k: this module has PTX and no source; leave from_source out$"):
+        run_small(from_source=True)
+
+
+def test_what_does_not_compile_is_said_in_a_sentence(gpu):
+    log = '/tmp/a/b.cu(12): error: identifier "foo" is undefined\n\n1 error detected in the compilation of "b.cu".\n'
+    gpu.refuses["compile"] = CompileException(log)
+    with pytest.raises(InputError, match=r"^flash2 does .* CuPy's NVRTC: line 12: identifier \"foo\" is undefined$"):
+        verify(*ragged("flash2"), CudaEngine(from_source=True))
+
+
+def test_cupy_without_a_compiler_is_no_pass(gpu):
+    gpu.refuses["compile"] = RuntimeError("CuPy failed to load libnvrtc.so.12: OSError: no such file")
+    with pytest.raises(Skipped, match=r"^flash2: CuPy needs NVRTC .*; the PTX needs none \(CuPy failed to load"):
+        verify(*ragged("flash2"), CudaEngine(from_source=True))
+
+
+def test_what_cannot_be_judged_is_left_out(gpu):
+    of_ptx, of_source = CudaEngine(), CudaEngine(from_source=True)
+    for case in matrix(load("flash2")):
+        assert bool(of_ptx.unfit(case)) == (case.layout is far_apart)
+        assert bool(of_source.unfit(case)) == (case.layout is far_apart or case.inputs is cases.denormal)
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+UNSUPPORTED = "CUDA_ERROR_UNSUPPORTED_PTX_VERSION: the provided PTX was compiled with an unsupported toolchain."
+
+
+@pytest.mark.parametrize(
+    ("driver", "capability", "here"), [(12_010, "80", "12.1 and 8.0"), (12_020, "75", "12.2 and 7.5")]
+)
+def test_a_driver_or_a_gpu_that_is_too_old_is_named(driver, capability, here, gpu):
+    gpu.driver, gpu.capability, gpu.refuses["load"] = driver, capability, CUDADriverError(UNSUPPORTED)
+    with pytest.raises(Skipped) as refused:
+        verify(*ragged("flash2"), CudaEngine())
+    assert str(refused.value) == (
+        "flash2: the PTX needs a driver for CUDA 12.2 and a GPU of compute capability 8.0, here are "
+        f"{here} ({UNSUPPORTED[:-1]}); from source (--source) CuPy compiles for older ones"
+    )
+
+
+def test_a_refusal_of_ptx_that_should_work_is_a_failure(gpu):
+    gpu.refuses["load"] = CUDADriverError("CUDA_ERROR_INVALID_PTX: a PTX JIT compilation failed")
+    with pytest.raises(VerificationError, match=r"^flash2: the driver refuses the PTX: CUDA_ERROR_INVALID_PTX: a PTX"):
+        verify(*ragged("flash2"), CudaEngine())
+
+
+def test_a_refusal_of_what_cupy_compiled_is_a_failure(gpu):
+    gpu.refuses["compile"] = CUDADriverError("CUDA_ERROR_NO_BINARY_FOR_GPU: no kernel image is available")
+    with pytest.raises(VerificationError, match=r"^flash2: the driver refuses what CuPy compiled: CUDA_ERROR_NO_B"):
+        verify(*ragged("flash2"), CudaEngine(from_source=True))
+
+
+@pytest.mark.parametrize(
+    ("isa", "cuda"),
+    [("7.0", (11, 0)), ("7.8", (11, 8)), ("8.2", (12, 2)), ("8.5", (12, 5)), ("8.6", (12, 7)), ("8.8", (12, 9)),
+     ("9.0", (13, 0))],
+)  # fmt: skip
+def test_the_cuda_version_of_a_ptx_version(isa, cuda):
+    """The table of the PTX ISA's release notes."""
+    assert needs(f"//\n.version {isa}\n.target sm_90a\n.address_size 64\n") == (cuda, 90)
+
+
+def test_the_golden_ptx_needs_what_its_documentation_says():
+    """NVRTC 12.2 and compute_80; driver 535 is the first of CUDA 12.2."""
+    assert {needs(golden.load(build)) for build in golden.builds()} == {((12, 2), 80)}
+
+
+def test_a_stray_access_is_a_failure_in_a_sentence(gpu):
+    """Also though leaving the stream and the device raises anew, as CUDA does once a kernel went wrong."""
+    with pytest.raises(VerificationError) as failed:
+        run_small(STORE, n=1 << 20)
+    assert str(failed.value) == (
+        "k failed on the GPU: cudaErrorIllegalAddress: an illegal memory access was encountered; "
+        "--engine grid names the access that is wrong"
+    )
+
+
+def test_a_launch_that_is_refused_is_a_failure(gpu):
+    gpu.refuses["launch"] = CUDADriverError("CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: too many resources requested")
+    with pytest.raises(VerificationError, match=r"^k failed on the GPU: CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: too"):
+        run_small()
+
+
+def test_too_little_memory_is_said_in_a_sentence(gpu):
+    gpu.refuses["upload"] = OutOfMemoryError("Out of memory allocating 24 bytes")
+    with pytest.raises(InputError, match=r"^k: 24 B of tensors are more than the GPU has free; take fewer rows$"):
+        run_small()
+
+
+def without_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+
+
+def broken_cupy(monkeypatch):
+    """CuPy's own import error has a banner; its cause says what is wrong."""
+    import builtins
+
+    plain = builtins.__import__
+
+    def importing(name, *rest):
+        if name == "cupy":
+            raise ImportError("\n=====\nFailed to import CuPy.\n") from OSError("libcudart.so.12: cannot open it")
+        return plain(name, *rest)
+
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(builtins, "__import__", importing)
+
+
+def machine(**changes):
+    def make(monkeypatch):
+        fake = FakeCupy(changes.get("devices", 1))
+        fake.refuses = changes.get("refuses", {})
+        fake.cuda.runtime.is_hip = changes.get("is_hip", False)
+        monkeypatch.setitem(sys.modules, "cupy", fake)
+
+    return make
+
+
+NO_DRIVER = CUDARuntimeError(
+    "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version"
+)
+NO_DEVICE = CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+TAKEN = CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
+MACHINES = {
+    "no CuPy": (
+        without_cupy,
+        "needs CuPy: pip install 'ioaware[gpu12]' for CUDA 12, pip install 'ioaware[gpu13]' for CUDA 13",
+    ),
+    "a broken CuPy": (broken_cupy, "cannot load CuPy (libcudart.so.12: cannot open it)"),
+    "no driver": (machine(refuses={"count": NO_DRIVER}), f"finds no usable GPU ({NO_DRIVER})"),
+    "no device": (machine(refuses={"count": NO_DEVICE}), f"finds no usable GPU ({NO_DEVICE})"),
+    "no devices": (machine(devices=0), "finds no GPU"),
+    "a GPU that is taken": (machine(refuses={"context": TAKEN}), f"finds no usable GPU ({TAKEN})"),
+    "ROCm": (machine(is_hip=True), "needs an NVIDIA GPU, this CuPy is for ROCm"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "reason"), MACHINES.values(), ids=MACHINES)
+def test_a_machine_without_a_gpu_is_skipped(make, reason, monkeypatch, tmp_path):
+    make(monkeypatch)
+    expected = f"the engine cuda {reason}; --engine grid runs on any machine"
+    with pytest.raises(Skipped) as skipped:
+        CudaEngine()
+    assert str(skipped.value) == expected
+    assert call(tmp_path, "verify", "--engine", "cuda") == (77, "", f"Error: {expected}\n")
+
+
+def test_cupy_is_imported_only_where_it_is_used(monkeypatch, tmp_path):
+    without_cupy(monkeypatch)
+    assert call(tmp_path, "verify", "--kernel", "flash2", "--N", "8", "--d", "4").code == 0
+    files = [ROOT / folder for folder in ("simulator", "kernels")]
+    importing = {p.name for folder in files for p in folder.rglob("*.py") if "import cupy" in p.read_text("utf-8")}
+    assert importing == {Path(cuda_engine.__file__).name}
+
+
+# ------------------------------------------------------------------------------------------------ the command
+def test_the_command_says_what_it_leaves_out(gpu, tmp_path):
+    result = call(tmp_path, "verify", "--engine", "cuda", "--kernel", "flash2", "--kernel", "split_kv")
+    assert result.code == 0
+    assert result.err == "left out: 3 cases with tensors far apart, which only the executor can hold\n"
+    assert "flash2" in result.out
+
+
+def test_the_command_compiles_with_cupy(gpu, tmp_path):
+    result = call(tmp_path, "verify", "--engine", "cuda", "--source", "--kernel", "flash2", "--json")
+    assert result.code == 0
+    assert result.err == (
+        "left out: 1 case with tensors far apart, which only the executor can hold; "
+        "1 case with denormal numbers, which CuPy's -ftz=true makes 0\n"
+    )
+    printed = json.loads(result.out)
+    assert (printed["engine"], printed["ok"]) == ("cuda", True)
+    assert {tuple(case["checks"]) for case in printed["cases"]} == {("values", "memory", "determinism")}
+    assert all(module.code for module in gpu.raw_modules)
+
+
+def test_the_command_leaves_nothing_out_of_a_problem(gpu, tmp_path):
+    result = call(tmp_path, "verify", "--engine", "cuda", "--kernel", "flash2", "--N", "33", "--d", "8")
+    assert (result.code, result.err) == (0, "")
+
+
+ARGUMENTS = ("verify", "--engine", "cuda", "--kernel", "flash2", "--N", "8", "--d", "256")
+
+
+def test_exit_code_2_where_the_gpu_is_too_small(gpu, tmp_path):
+    gpu.attributes["MaxSharedMemoryPerBlockOptin"] = 65_536
+    result = call(tmp_path, *ARGUMENTS)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("Error: flash2: bytes of shared memory=67,968: ")
+    assert result.err.count("\n") == 1
+
+
+def test_exit_code_77_where_the_driver_is_too_old(gpu, tmp_path):
+    gpu.driver, gpu.refuses["load"] = 12_000, CUDADriverError(UNSUPPORTED)
+    result = call(tmp_path, *ARGUMENTS)
+    assert (result.code, result.err.count("\n")) == (77, 1)
+
+
+def test_exit_code_1_where_the_kernel_fails(gpu, tmp_path):
+    gpu.broken = CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+    result = call(tmp_path, *ARGUMENTS)
+    assert result.code == 1
+    assert result.err.startswith("Error: flash2 failed on the GPU: cudaErrorIllegalAddress")
+
+
+def test_exit_code_1_where_the_values_are_wrong(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "asnumpy", lambda array: array.host + np.int32(1 << 20))
+    result = call(tmp_path, *ARGUMENTS)
+    assert result.code == 1
+    assert "differs from exact softmax" in result.err
+
+
+# ------------------------------------------------------------------------------------------------ the example
+def example():
+    """The example's exit code."""
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    return stop.value.code
+
+
+def test_the_example_lifts_a_kernel(gpu, capsys):
+    assert example() == 0
+    out = capsys.readouterr().out
+    assert out.startswith("flash2: O differs from exact softmax by ")
+    assert out.count("\n") == 1
+    (launched,) = gpu.launches
+    assert (launched.kernel, launched.shared_mem) == ("flash2", 29_184)  # as launch.py's own example
+
+
+def test_the_example_sees_a_wrong_kernel(gpu, capsys, monkeypatch):
+    monkeypatch.setattr(gpu, "run", lambda *_: None)
+    assert example() == 1
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["no CuPy", "a broken CuPy", "no driver"])
+def test_the_example_says_that_there_is_no_gpu(name, monkeypatch, capsys):
+    MACHINES[name][0](monkeypatch)
+    if name == "no driver":
+        sys.modules["cupy"].refuses["context"] = NO_DRIVER
+    assert example() == 77
+    out = capsys.readouterr().out
+    assert out.startswith("this needs CuPy and a GPU, pip install 'ioaware[gpu12]' or 'ioaware[gpu13]': ")
+
+
+def test_the_example_is_short():
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 60
