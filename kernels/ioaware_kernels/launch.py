@@ -34,6 +34,7 @@ _FORMATS: dict[tuple[str, type], str] = {
     **{("f32", number): "<f" for number in (int, float)}, **{("f64", number): "<d" for number in (int, float)},
 }  # fmt: skip
 MOST_THREADS = 1024
+MOST_SHARED_BYTES = 227 * 1024  # of a thread block: compute capability 9.0 and 10.0, the most there is
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,8 @@ def launch(
 
     grid, block    up to three extents each
     shared_bytes   dynamic shared memory per thread block; `regions` name its parts, by byte offset
-    Raises InputError: unknown entry, wrong number or kind of arguments, a block of more than 1,024 threads.
+    Raises InputError: unknown entry, wrong number or kind of arguments, more than 1,024 threads in a block,
+    or more shared memory than any GPU has.
     """
     return (engine or GridEngine())(plan(module, entry, grid, block, arguments, shared_bytes, regions))
 
@@ -137,6 +139,10 @@ def plan(
     threads = prod(each)
     if threads > MOST_THREADS:
         raise refuse(f"{entry}: threads per block", threads, "CUDA runs at most 1,024", MOST_THREADS)
+    total = shared_bytes + kernel.static_shared_bytes
+    if total > MOST_SHARED_BYTES:
+        rule = "no GPU gives a thread block more, so a smaller head_dim, kv_len or tile is needed"
+        raise refuse(f"{entry}: bytes of shared memory", total, rule, MOST_SHARED_BYTES)
     return Plan(module, kernel, blocks, each, tuple(arguments), shared_bytes, tuple(regions))
 
 

@@ -41,14 +41,21 @@ def verify_command(**values: Any) -> None:
 
     engine, seed = _engine(values), _seed(values["seed"])
     cases = _fit(list(_cases(values)), engine)
-    reports = list(_progress(cases, engine, seed, one_problem=_is_one_problem(values)))
+    reports: list[Report] = []
+    try:
+        reports.extend(_progress(cases, engine, seed, one_problem=_is_one_problem(values)))
+    finally:  # interrupted or refused on the way: what is done is shown
+        _print(reports, values, seed, complete=len(reports) == len(cases))
+    require(reports)
+
+
+def _print(reports: list[Report], values: dict[str, Any], seed: int, *, complete: bool) -> None:
     if values["as_json"]:
-        _print_json(reports, values["engine"], seed)
-    else:
+        _print_json(reports, values["engine"], seed, complete=complete)
+    elif reports:
         from .show_verify import show
 
         show(reports, every=values["every"])
-    require(reports)
 
 
 def _seed(text: str) -> int:
@@ -131,12 +138,12 @@ def _progress(
             bar.advance(task)
 
 
-def _print_json(reports: list[Report], engine: str, seed: int) -> None:
+def _print_json(reports: list[Report], engine: str, seed: int, *, complete: bool) -> None:
     import json
 
     from .. import __version__
 
-    ok = all(r.is_fine for r in reports)
+    ok = complete and all(r.is_fine for r in reports)
     rows = [r.as_dict() for r in reports]
-    head = {"schema": 1, "version": __version__, "engine": engine, "seed": seed, "ok": ok}
+    head = {"schema": 1, "version": __version__, "engine": engine, "seed": seed, "complete": complete, "ok": ok}
     click.echo(json.dumps({**head, "cases": rows}, allow_nan=False))
