@@ -102,9 +102,12 @@ class Implementation:
 
     @property
     def source(self) -> str:
-        """The CUDA text."""
+        """The CUDA text. Raises InputError where it is not UTF-8."""
         with open(self.path, encoding="utf-8") as file:
-            return file.read()
+            try:
+                return file.read()
+            except UnicodeDecodeError as e:
+                raise InputError(f"kernel file {self.path!r} is not UTF-8: byte {e.start:,}") from None
 
     def build_for(self, problem: AttentionProblem) -> dict[str, int]:
         """The constants of the smallest build that holds the problem. Raises InputError: not a problem it solves."""
@@ -112,13 +115,11 @@ class Implementation:
             raise refuse("dtype", problem.dtype, f"{self.name} computes in fp32", "fp32")
         if not isinstance(problem.q_len, int):
             raise InputError(f"{self.name} takes sequences of one length, not {len(problem.q_len)} different ones")
-        if str(problem.band) not in self.masks or problem.padding or problem.dropout:
-            extras = " with key padding" * problem.padding + " with dropout" * (problem.dropout > 0)
-            raise InputError(f"{self.name} has the masks {' and '.join(self.masks)}, not {problem.band}{extras}")
         if problem.value_dim != problem.head_dim:
             raise refuse("value_dim", problem.value_dim, f"{self.name} has as many as head_dim", problem.head_dim)
         for build in sorted(self.builds, key=lambda b: b["HEAD_DIM"]):
             if build["HEAD_DIM"] >= problem.head_dim:
+                self._check_mask(problem)
                 self._check_rows(problem, build)
                 return build
         largest = max(b["HEAD_DIM"] for b in self.builds)
@@ -132,12 +133,21 @@ class Implementation:
             return False
         return True
 
+    def _check_mask(self, problem: AttentionProblem) -> None:
+        if str(problem.band) not in self.masks or problem.padding or problem.dropout:
+            extras = " with key padding" * problem.padding + " with dropout" * (problem.dropout > 0)
+            given, rule = f"{problem.band}{extras}", f"{self.name} has only {' and '.join(self.masks)}"
+            raise refuse("mask", given, rule, self.masks[0])
+
     def _check_rows(self, problem: AttentionProblem, build: dict[str, int]) -> None:
-        rows = problem.group * int(problem.q_len)  # type: ignore[arg-type]
-        if self.packs_group and rows > build["TILE_Q"]:
-            most = max(build["TILE_Q"] // problem.group, 1)
-            rule = f"{self.name} packs group x q_len = {rows:,} rows into one tile of {build['TILE_Q']}"
-            raise refuse("q_len", problem.q_len, rule, most)
+        (q_len, _), *_ = problem.sequences
+        rows, most = problem.group * q_len, build["TILE_Q"]
+        if not self.packs_group or rows <= most:
+            return
+        rule = f"{self.name} packs group x q_len = {rows:,} rows into one tile of {most}"
+        if problem.group <= most:
+            raise refuse("q_len", q_len, rule, most // problem.group)
+        raise refuse("kv_heads", problem.kv_heads, rule, -(-problem.heads // most))
 
 
 # ------------------------------------------------------------------------------------------------ sizes
@@ -180,7 +190,8 @@ def load(name_or_path: str) -> Implementation:
 def read(path: str) -> Implementation:
     """The implementation in a `.cu` file; a changed copy of a project kernel needs no TOML. Raises InputError."""
     if not os.path.isfile(path):
-        raise InputError(f"kernel file {path!r}: no such file; a .cu file is needed")
+        reason = "this is a folder" if os.path.isdir(path) else "no such file"
+        raise InputError(f"kernel file {path!r}: {reason}; a .cu file is needed")
     toml = path.removesuffix(".cu") + ".toml"
     own = os.path.join(HERE, os.path.basename(toml))
     if not os.path.isfile(toml) and os.path.isfile(own):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ioaware import tables
-from ioaware.algorithms import find
-from ioaware.errors import InputError, refuse, unknown
+from ioaware.algorithms import ALGORITHMS, find
+from ioaware.errors import InputError, refuse, shown, unknown
 from ioaware.program.nodes import Loop, Op
 from ioaware.program.recorder import Program, record
 from ioaware.readers.algebra import nodes
@@ -40,17 +40,20 @@ class Reader:
         """The whole file."""
         data = self._table(self.data, "", KEYS, needed=("algorithm", "build", "launch"))
         direction = self._name("direction", data.get("direction", "fwd"), ("fwd", "bwd"))
-        algorithm = find(self._text("algorithm", data["algorithm"]))
+        algorithm = find(self._name("algorithm", data["algorithm"], [a.name for a in ALGORITHMS]))
+        if direction == "bwd" and algorithm.backward is None:
+            raise refuse(f"{self.file}: direction", "bwd", f"{algorithm.name} has no backward pass", "fwd")
         self.program = record(algorithm.text(direction))
-        builds = tuple(self._build(b, f"build {n}: ") for n, b in enumerate(self._list("build", data["build"]), 1))
+        tables_of_builds = self._list("build", data["build"], least=1)
+        builds = tuple(self._build(b, f"build {n}: ") for n, b in enumerate(tables_of_builds, 1))
         self.sizes = (*SIZES, *(name for name in builds[0] if all(name in b for b in builds)))
-        launches = enumerate(self._list("launch", data["launch"]), 1)
+        launches = enumerate(self._list("launch", data["launch"], least=1), 1)
         outputs = [t.name for t in self.program.tensors.values() if t.role == "output"]
         return Implementation(
             path, self._text("title", data.get("title", "")), algorithm, direction,
-            tuple(self._name("masks", m, MASKS) for m in self._list("masks", data.get("masks", ["full"]))), builds,
+            self._names("masks", data.get("masks", ["full"]), MASKS, least=1), builds,
             tuple(self._launch(launch, f"launch {n}: ") for n, launch in launches),
-            tuple(self._name("order_dependent", n, outputs) for n in data.get("order_dependent", ())),
+            self._names("order_dependent", data.get("order_dependent", []), outputs),
             self._flag("packs_group", data.get("packs_group", False)), self._flag("strided", data.get("strided", True)),
         )  # fmt: skip
 
@@ -60,8 +63,12 @@ class Reader:
             if key not in self._table(build, where):
                 raise InputError(f"{self.file}: {where}{key!r} is missing")
         for key, constant in build.items():
+            if key in NUMBERS:
+                raise InputError(
+                    f"{self.file}: {where}{key!r} is a size of the problem; give the constant another name"
+                )
             if isinstance(constant, bool) or not isinstance(constant, int) or constant < 1:
-                raise refuse(f"{self.file}: {where}{key}", constant, "must be a positive integer", 1)
+                raise refuse(f"{self.file}: {where}{key}", _shown(constant), "must be a positive integer", 1)
         constants: dict[str, int] = build
         return constants
 
@@ -73,6 +80,9 @@ class Reader:
         shared = tuple(
             self._region(r, f"{where}shared: ") for r in self._list(f"{where}shared", data.get("shared", []))
         )
+        twice = [r.name for n, r in enumerate(shared) if r.name in [other.name for other in shared[:n]]]
+        if twice:
+            raise InputError(f"{self.file}: {where}shared: two regions are named {twice[0]!r}; each has its own name")
         dots = self._list(f"{where}dots", data.get("dots", []))
         return KernelLaunch(
             self._text(f"{where}entry", data["entry"]), kernel,
@@ -83,7 +93,8 @@ class Reader:
 
     def _parameter(self, parameter: Any, where: str) -> str:
         strides = [f"{tensor}.{stride}" for tensor in self.program.tensors for stride in STRIDES]
-        return self._name(f"{where}parameter", parameter, [*self.program.tensors, *NUMBERS, *self.sizes, *strides])
+        known = dict.fromkeys([*self.program.tensors, *NUMBERS, *self.sizes, *strides])
+        return self._name(f"{where}parameter", parameter, list(known))
 
     def _region(self, region: Any, where: str) -> SharedRegion:
         known = ("name", "rows", "columns", "pad", "holds", "passes")
@@ -95,9 +106,14 @@ class Reader:
             passes = Passes(*(self._quantity(f"{where}passes", given[key]) for key in Passes._fields))
         pad = data.get("pad", 0)
         if isinstance(pad, bool) or not isinstance(pad, int) or pad < 0:
-            raise refuse(f"{self.file}: {where}pad", pad, "a number of floats behind each row", 0)
+            raise refuse(f"{self.file}: {where}pad", _shown(pad), "a number of floats behind each row", 0)
         rows, columns = (self._quantity(f"{where}{key}", data[key]) for key in ("rows", "columns"))
-        return SharedRegion(self._text(f"{where}name", data["name"]), rows, columns, pad, holds, passes)
+        name = self._text(f"{where}name", data["name"])
+        if name in ("", "shared", *self.program.tensors):
+            raise InputError(
+                f"{self.file}: {where}name={name!r} is taken; a region has a name of its own, like 's{name}'"
+            )
+        return SharedRegion(name, rows, columns, pad, holds, passes)
 
     def _dots(self, kernel: str, dots: list[Any], where: str, regions: list[str]) -> tuple[Dot, ...]:
         there = sum(
@@ -124,7 +140,7 @@ class Reader:
         self, table: Any, where: str, known: tuple[str, ...] = (), needed: tuple[str, ...] = ()
     ) -> dict[str, Any]:
         if not isinstance(table, dict):
-            raise InputError(f"{self.file}: {where}{table!r} must be a table, like {{ name = 1 }}")
+            raise InputError(f"{self.file}: {where}{_shown(table)} must be a table, like {{ name = 1 }}")
         for key in table if known else ():
             self._name(f"{where}key", key, known)
         for key in needed:
@@ -137,6 +153,9 @@ class Reader:
             raise unknown(f"{self.file}: {what}", name, known, f"known: {', '.join(filter(None, known))}")
         return str(name)
 
+    def _names(self, what: str, names: Any, known: Sequence[str], least: int = 0) -> tuple[str, ...]:
+        return tuple(self._name(what, name, known) for name in self._list(what, names, least))
+
     def _text(self, what: str, text: Any) -> str:
         if not isinstance(text, str):
             raise InputError(f"{self.file}: {what}={text!r} must be a text, in quotes")
@@ -147,9 +166,13 @@ class Reader:
             raise refuse(f"{self.file}: {what}", flag, "must be true or false", "false")
         return flag
 
-    def _list(self, what: str, values: Any) -> list[Any]:
+    def _list(self, what: str, values: Any, least: int = 0) -> list[Any]:
         if not isinstance(values, list):
-            raise InputError(f"{self.file}: {what}={values!r} must be a list, in [ ]")
+            double = what in ("build", "launch") and isinstance(values, dict)
+            rule = f"must be written [[{what}]]" if double else "must be a list, in [ ]"
+            raise InputError(f"{self.file}: {what}={_shown(values)} {rule}")
+        if len(values) < least:
+            raise InputError(f"{self.file}: {what} is empty; at least one is needed")
         return values
 
     def _extents(self, what: str, values: Any) -> tuple[Quantity, ...]:
@@ -164,4 +187,13 @@ class Reader:
             if quantity < 1:
                 raise refuse(f"{self.file}: {what}", quantity, "must be at least 1", 1)
             return quantity
+        if not isinstance(quantity, str):
+            raise refuse(
+                f"{self.file}: {what}", _shown(quantity), "must be a positive integer or the name of a size", 1
+            )
         return self._name(what, quantity, self.sizes)
+
+
+def _shown(value: object) -> str:
+    """A value as TOML has it, cut where it would flood the terminal."""
+    return shown(repr(value))

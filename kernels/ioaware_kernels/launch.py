@@ -30,10 +30,11 @@ Argument: TypeAlias = Tensor | int | float
 Result = grid_engine.Result
 VIEW = struct.Struct("<Qqqq")  # data, strides of batch, head and row in elements
 _FORMATS: dict[tuple[str, type], str] = {
-    **{(name, int): "<i" for name in ("u32", "s32", "b32")}, **{(name, int): "<q" for name in ("u64", "s64", "b64")},
+    **{(name, int): "" for name in ("u32", "s32", "b32", "u64", "s64", "b64")},  # packed by their size
     **{("f32", number): "<f" for number in (int, float)}, **{("f64", number): "<d" for number in (int, float)},
 }  # fmt: skip
 MOST_THREADS = 1024
+MOST_BLOCKS = (2**31 - 1, 65_535, 65_535)
 MOST_SHARED_BYTES = 227 * 1024  # of a thread block: compute capability 9.0 and 10.0, the most there is
 
 
@@ -94,10 +95,13 @@ class GridEngine:
         """Run; the tensors' memory is changed in place."""
         tensors = plan.tensors
         params = plan.parameters(lambda t: (tensors.index(t) + 1) << SHIFT)
-        return grid_engine.launch(
+        result = grid_engine.launch(
             plan.kernel, plan.grid, plan.block, params, [t.buffer for t in tensors], plan.shared_bytes, plan.regions,
             self.options,
         )  # fmt: skip
+        for tensor in tensors if not self.options.races else ():  # else the shadow has seen what is written
+            tensor.note_written()
+        return result
 
 
 def launch(
@@ -135,7 +139,7 @@ def plan(
         raise refuse(f"{entry}: arguments", len(arguments), "one for each parameter", len(kernel.params))
     for n, (param, argument) in enumerate(zip(kernel.params, arguments, strict=True)):
         _check(entry, n, param, argument)
-    blocks, each = _extents("grid", grid), _extents("block", block)
+    blocks, each = _extents("grid", grid, MOST_BLOCKS), _extents("block", block, (MOST_THREADS, MOST_THREADS, 64))
     threads = prod(each)
     if threads > MOST_THREADS:
         raise refuse(f"{entry}: threads per block", threads, "CUDA runs at most 1,024", MOST_THREADS)
@@ -146,10 +150,13 @@ def plan(
     return Plan(module, kernel, blocks, each, tuple(arguments), shared_bytes, tuple(regions))
 
 
-def _extents(name: str, given: Sequence[int]) -> tuple[int, int, int]:
+def _extents(name: str, given: Sequence[int], most: Sequence[int]) -> tuple[int, int, int]:
     x, y, z = (*given, 1, 1, 1)[:3]
     if len(given) > 3 or min(x, y, z) < 1:
         raise InputError(f"{name}={tuple(given)}: one to three positive extents are needed, like (4, 1, 1)")
+    for axis, extent, limit in zip("xyz", (x, y, z), most, strict=True):
+        if extent > limit:
+            raise refuse(f"{name}, {axis}", extent, f"CUDA takes at most {limit:,} there", limit)
     return x, y, z
 
 
@@ -158,14 +165,20 @@ def _check(entry: str, n: int, param: Param, argument: Argument) -> None:
     fine = takes_tensor if isinstance(argument, Tensor) else (param.type, type(argument)) in _FORMATS
     if not fine:
         given = f"tensor {argument.name}" if isinstance(argument, Tensor) else repr(argument)
-        raise InputError(
-            f"{entry}: parameter {n + 1} is {param.type} of {param.size} bytes; {given} does not fit there"
-        )
+        raise InputError(f"{entry}: parameter {n + 1} is {param.type}, {param.size} bytes; {given} does not fit there")
+    if isinstance(argument, int) and not param.type.startswith("f"):
+        half = 1 << 8 * param.size - 1  # the type u32 is int's too
+        if not -half <= argument < 2 * half:
+            nearest = 2 * half - 1 if argument > 0 else -half
+            raise refuse(f"{entry}: parameter {n + 1}", argument, f"it has {param.size} bytes", nearest)
 
 
 def _pack(param: Param, argument: Argument, address: Callable[[Tensor], int]) -> bytes:
-    if not isinstance(argument, Tensor):
+    if isinstance(argument, float) or param.type.startswith("f"):
+        assert not isinstance(argument, Tensor)
         return struct.pack(_FORMATS[param.type, type(argument)], argument)
+    if isinstance(argument, int):
+        return (argument % (1 << 8 * param.size)).to_bytes(param.size, "little")
     first = address(argument) + 4 * argument.at.first
     if param.size == 8:
         return struct.pack("<Q", first)

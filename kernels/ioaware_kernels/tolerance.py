@@ -1,13 +1,16 @@
 """How far an output may be from exact softmax: computed for every problem and output, never chosen.
 
     tolerance = 2 x error of the textbook formulas in the kernel's precision, on the same inputs
-              + 2 sqrt(n) u max|exact|      n terms summed, u the unit roundoff
-              + 2 u max|L| max|exact|       where the algorithm reads L = log(sum) back from memory
+              + rounding noise
 
-The factor 2 is the rule of flash-attention's own tests (tests/test_flash_attn.py). The second term is what rounding
-does to a sum of n terms with high probability (Higham, Mary 2019, "A new approach to probabilistic rounding error
-analysis"): without it an input on which the formulas happen to be exact would allow no rounding at all. The third is
-what a rounded logarithm does to exp(S - L): a weight is off by the factor 1 + u |L|.
+The factor 2 is the rule of flash-attention's own tests (tests/test_flash_attn.py). Noise: a sum of n rounded terms is
+off by about sqrt(n) u |partial sums| (Higham, Mary 2019, "A new approach to probabilistic rounding error analysis"; u
+the unit roundoff), where the partial sums get about as large as
+
+    size of a sum = sqrt(sum of its terms' squares) + |sum|
+
+Without noise an input on which the textbook formulas happen to be exact, or gradients that cancel, would allow no
+rounding at all. The errors of scores reach the weights exp(s - m), and from there the sums over them.
 """
 
 from __future__ import annotations
@@ -26,7 +29,6 @@ from ioaware.readers.algebra import accesses
 from .tensors import Array, unpacked
 
 PRECISION = np.dtype(np.float32)
-WEIGHTED = ("O", "dQ", "dK", "dV")  # sums whose weights are exp(S - L)
 
 
 class Expected(NamedTuple):
@@ -58,39 +60,77 @@ def expected(program: Program, problem: AttentionProblem, inputs: Mapping[str, A
     given = dict(inputs)
     exact = reference.attention(problem, given)
     plain = reference.evaluate(problem, given, PRECISION)
-    logarithms = [a for a in accesses(program) if a.kind == "read" and a.tensor.name.startswith("L")]
-    finite = np.abs(exact["L"][np.isfinite(exact["L"])])
-    of_logarithm = float(finite.max()) if logarithms and finite.size else 0.0
-    return {
-        name: Expected(
-            unpacked(problem, values),
-            _tolerance(values, plain[name], sqrt(terms(problem, name)) + of_logarithm * (name in WEIGHTED)),
-            unpacked(problem, ~np.isnan(exact["l"]) if name == "m" else np.ones(values.shape, bool)),
-        )
-        for name, values in exact.items()
-    }
+    reads_logarithm = any(a.kind == "read" and a.tensor.name.startswith("L") for a in accesses(program))
+    allowed = noise(problem, given, exact, reads_logarithm=reads_logarithm)
+    out = {}
+    for name, values in exact.items():
+        matters = ~np.isnan(exact["l"]) if name == "m" else np.ones(values.shape, bool)
+        tolerance = 2 * _error(values, plain[name]) + allowed.get(name, 0.0)
+        out[name] = Expected(unpacked(problem, values), tolerance, unpacked(problem, matters))
+    return out
 
 
-def _tolerance(exact: Array, plain: Array, roundings: float) -> float:
+def _error(exact: Array, plain: Array) -> float:
     finite = np.isfinite(exact) & np.isfinite(plain)
-    if not finite.any():
-        return 0.0
-    info = np.finfo(PRECISION)
-    largest = float(np.abs(exact[finite]).max())
-    unit = max(largest * float(info.eps) / 2, float(info.smallest_subnormal))
-    error = float(np.abs(exact[finite] - plain[finite]).max())
-    return 2 * error + 2 * roundings * unit
+    return float(np.abs(exact[finite] - plain[finite]).max(initial=0.0))
 
 
-def terms(problem: AttentionProblem, name: str) -> int:
-    """How many products an element of an output sums up, over all matrix products on the way to it."""
-    q_len, kv_len = problem.longest()
-    scores = problem.head_dim
-    lengths = {"O": kv_len, "dQ": kv_len, "l": kv_len, "L": kv_len, "dK": q_len * problem.group,
-               "dV": q_len * problem.group}  # fmt: skip
-    return scores + lengths.get(name, 0)
+# ------------------------------------------------------------------------------------------------ noise
+def noise(
+    problem: AttentionProblem, inputs: Mapping[str, Array], exact: Mapping[str, Array], *, reads_logarithm: bool
+) -> dict[str, float]:
+    """Per output, how far rounding may take its worst element.
+
+    reads_logarithm: the algorithm computes weights as exp(s - L) from L = log(sum) as it is rounded in memory.
+    """
+    known = {n: np.where(np.isfinite(a), a, 0.0).astype(np.float64) for n, a in {**exact, **inputs}.items()}
+    largest: dict[str, float] = {}
+    q0 = kv0 = 0
+    for q_len, kv_len in problem.sequences:
+        rows, keys = slice(q0, q0 + q_len), slice(kv0, kv0 + kv_len)
+        for h in range(problem.kv_heads or 1):
+            of_keys: dict[str, Array] = {}
+            for g in range(problem.group):
+                head = {n: a[h, g, rows] for n, a in known.items() if n in _OF_QUERIES}
+                head |= {n: known[n][h, keys] for n in ("K", "V")} | {"P": head["P"][:, :kv_len]}
+                for name, sizes in _head(problem, head, reads_logarithm=reads_logarithm).items():
+                    total = of_keys[name] = of_keys.get(name, 0) + sizes if name in ("dK", "dV") else sizes
+                    largest[name] = max(largest.get(name, 0.0), float(np.max(total, initial=0.0)))
+        q0, kv0 = rows.stop, keys.stop
+    info = np.finfo(PRECISION)  # the unit roundoff is half of eps
+    return {n: max(float(info.eps) / 2 * size, 2 * float(info.smallest_subnormal)) for n, size in largest.items()}
 
 
+_OF_QUERIES = ("Q", "O", "dO", "P", "L", "l", "m", "dQ")
+
+
+def _head(problem: AttentionProblem, x: Mapping[str, Array], *, reads_logarithm: bool) -> dict[str, Array]:
+    """Of one head, in units of u, the noise of every element; of dK and dV this head's share."""
+    (rows, d), kv, scale = x["Q"].shape, len(x["K"]), 1 / sqrt(problem.head_dim)
+    score = sqrt(d) * scale * _size(x["Q"], x["K"].T).max(axis=1, keepdims=True)
+    weight = 2 * score + sqrt(kv) + (np.abs(x["L"]) if reads_logarithm else 0.0)  # relative, of exp(s - m)
+    log_l = np.log(np.maximum(x["l"], 1.0))
+    out = {
+        "O": (weight + sqrt(kv)) * _size(x["P"], x["V"]), "P": weight * x["P"], "m": score, "l": weight * x["l"],
+        "L": score + weight + np.abs(x["m"]) + log_l,
+    }  # fmt: skip
+    if "dO" in x:
+        dp = _size(x["dO"], x["V"].T) + _size(x["dO"][:, None], x["O"][:, :, None])[:, 0]  # of dP - D
+        ds, of_group = x["P"] * dp, sqrt(rows * problem.group)
+        off = (weight + sqrt(d)) * ds
+        out["dV"] = _size(((weight + of_group) * x["P"]).T, x["dO"])
+        out["dQ"] = scale * _size(off + sqrt(kv) * ds, x["K"])
+        out["dK"] = scale * _size((off + of_group * ds).T, x["Q"])
+    return out
+
+
+def _size(a: Array, b: Array) -> Array:
+    """How large the partial sums of a @ b get."""
+    size: Array = np.sqrt(a**2 @ b**2) + np.abs(a @ b)
+    return size
+
+
+# ------------------------------------------------------------------------------------------------ comparing
 def compare(output: Array, expected: Expected) -> Difference:
     """An output against its exact values: special values must be at the same places, the others close."""
     exact, special = expected.exact, ~np.isfinite(expected.exact)

@@ -82,7 +82,8 @@ def launch(
     compiled, result = compile_kernel(kernel), Result(Counts(), Findings(kernel.name))
     extents = [(*e, 1, 1)[:3] for e in (grid, block)]
     total, threads = (int(np.prod(e)) for e in extents)
-    together = max(1, LANES_TOGETHER // threads)
+    in_order = (options.races or options.reverse) and _has_atomics(kernel)
+    together = 1 if in_order else max(1, LANES_TOGETHER // threads)
     starts = range(0, total, together)
     origin = partial(_origin, kernel, params, buffers)
     with _watched(kernel, buffers if options.races else ()) as granule, np.errstate(all="ignore"):
@@ -93,6 +94,11 @@ def launch(
             machine = Machine(kernel, compiled, context, GlobalMemory(buffers, context), shared)
             machine.run(machine.registers(extents[0], extents[1], params))
     return result
+
+
+def _has_atomics(kernel: Kernel) -> bool:
+    """Whether the order of thread blocks can change values: a watched launch then runs one after another."""
+    return any(i.base in ("atom", "red") for i in kernel.instructions())
 
 
 @contextmanager

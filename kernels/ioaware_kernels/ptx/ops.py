@@ -81,7 +81,7 @@ def opposite(instruction: Instruction) -> Meaning:
 def unknown(instruction: Instruction) -> InputError:
     """The refusal of an opcode that the executor does not run."""
     return InputError(
-        f"PTX line {instruction.line}: `{instruction.text}`: opcode {instruction.opcode} is not one the executor runs; "
+        f"{instruction.where}: opcode {instruction.opcode} is not one the executor runs; "
         "ioaware_kernels/ptx/ops.py lists those it does"
     )
 

@@ -75,6 +75,12 @@ class Instruction:
         """Whether any of these modifiers is there."""
         return not set(parts).isdisjoint(self.parts)
 
+    @property
+    def where(self) -> str:
+        """How messages name it."""
+        source = f"CUDA line {self.source}, " if self.source else ""
+        return f"{source}PTX line {self.line}: `{self.text}`"
+
     @cached_property
     def lane_bytes(self) -> int:
         """Bytes that one lane moves at an access: the type's size, times the vector width."""
@@ -167,7 +173,8 @@ def parse(text: str) -> dict[str, Kernel]:
     function = re.search(r"\.func\b", text)
     if function:
         line = text.count("\n", 0, function.start()) + 1
-        raise InputError(f"PTX line {line}: a device function is called; declare it __forceinline__, calls are not run")
+        rule = "calls are not run: declare device functions __forceinline__, leave printf out"
+        raise InputError(f"PTX line {line}: a function is called, and {rule}")
     kernels = {}
     for entry in _ENTRY.finditer(text):
         end = _closing(text, entry.end())
@@ -322,7 +329,7 @@ class _Body:
             if last is not None and last.base == "bra":
                 target = last.operands[0]
                 if not isinstance(target, Symbol) or target.name not in at:
-                    raise InputError(f"PTX line {last.line}: `{last.text}`: there is no such label in the kernel")
+                    raise InputError(f"{last.where}: there is no such label in the kernel")
                 block.successors = (at[target.name], *(following if last.guard else ()))
             elif last is not None and last.base in ("ret", "exit") and not last.guard:
                 block.successors = ()

@@ -37,7 +37,12 @@ class Slots:
 
     def dtype(self, register: str) -> np.dtype[Any]:
         """How a register is stored."""
-        return np.dtype("i4") if register in SPECIALS else DTYPES[self.kernel.type_of(register)]
+        if register in SPECIALS:
+            return np.dtype("i4")
+        try:
+            return DTYPES[self.kernel.type_of(register)]
+        except KeyError:
+            raise LookupError(f"the executor has no register {register}") from None
 
     def parameter(self, name: str, offset: int, type_: str) -> int:
         """The slot of a piece of a parameter; the launch fills it."""
@@ -54,6 +59,11 @@ class Slots:
                 return self._new((text, type_), literal(text, wanted)), None
             case Symbol(name) if name in self.kernel.shared:
                 return self._new((name, type_), wanted.type(self.kernel.shared[name].offset)), None
+            case Symbol(name):
+                raise LookupError(
+                    f"the address of {name}, which is not in shared memory, is not run: keep arrays in registers "
+                    "(constant indices) or in shared memory, and pass tables as tensors"
+                )
         raise LookupError(f"an operand of type {type_} is not one the executor reads")
 
 

@@ -34,7 +34,7 @@ def compile_step(i: Instruction, slots: Slots) -> Step | None:
     try:
         step = _make(i, slots)
     except LookupError as e:
-        raise InputError(f"PTX line {i.line}: `{i.text}`: {e}") from None
+        raise InputError(f"{i.where}: {e}") from None
     return step if i.guard is None else _guarded(i, step, slots)
 
 
@@ -215,7 +215,7 @@ def _space(i: Instruction) -> str:
     """global, shared, or generic: then the address decides."""
     if i.has("local", "const"):
         raise InputError(
-            f"PTX line {i.line}: `{i.text}`: {'local' if i.has('local') else 'constant'} memory is not run; "
+            f"{i.where}: {'local' if i.has('local') else 'constant'} memory is not run; "
             "keep arrays in registers (constant indices) or in shared memory"
         )
     return next((p for p in i.parts if p in ("global", "shared")), "generic")
@@ -304,12 +304,14 @@ _ACCESS = {"ld": _load, "st": _store, "atom": _atomic, "red": _atomic}
 
 # ------------------------------------------------------------------------------------------------ other threads
 def _barrier(i: Instruction, slots: Slots) -> Step:
+    if i.has("red"):
+        raise ops.unknown(i)
     warp = i.has("warp")
     if not warp and [o for o in i.operands if o != Immediate("0")]:
-        raise InputError(f"PTX line {i.line}: `{i.text}`: only barrier 0 of all threads is run, not a named barrier")
+        raise InputError(f"{i.where}: only barrier 0 of all threads is run, not a named barrier")
     members = [o for o in i.operands if not isinstance(o, Immediate) or integer(o.text) not in (-1, 0xFFFFFFFF)]
     if warp and members:
-        raise InputError(f"PTX line {i.line}: `{i.text}`: only __syncwarp() of a whole warp is run, not of some lanes")
+        raise InputError(f"{i.where}: only __syncwarp() of a whole warp is run, not of some lanes")
 
     def step(r: Registers, mask: Any, machine: Any) -> None:
         machine.warp_barrier(i, mask) if warp else machine.barrier(i, mask)

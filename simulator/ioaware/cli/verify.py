@@ -59,9 +59,11 @@ def _print(reports: list[Report], values: dict[str, Any], seed: int, *, complete
 
 
 def _seed(text: str) -> int:
-    from ..units import parse_count
+    from ..errors import refuse
 
-    return 0 if text == "0" else parse_count(text, "--seed")
+    if not text.isascii() or not text.isdigit():
+        raise refuse("--seed", text, "a whole number from 0 on", 0)
+    return int(text)
 
 
 def _engine(values: dict[str, Any]) -> CudaEngine | None:
@@ -88,10 +90,15 @@ def _cases(values: dict[str, Any]) -> Iterator[tuple[Implementation, Case]]:
     from ioaware_kernels.cases import matrix, one
     from ioaware_kernels.implementation import load, names
 
+    from ..errors import InputError
+
     implementations = [load(name) for name in values["kernels"] or names()]
     if not _is_one_problem(values):
         for implementation in implementations:
-            yield from ((implementation, case) for case in matrix(implementation))
+            cases = list(matrix(implementation))
+            if not cases:
+                raise InputError(f"{implementation.name} solves no problem of the matrix; give one, like --N 64 --d 8")
+            yield from ((implementation, case) for case in cases)
         return
     problems = [(implementation, _problem(implementation, values)) for implementation in implementations]
     if not values["kernels"] and any(implementation.solves(wanted) for implementation, wanted in problems):
