@@ -1,7 +1,7 @@
 """The matrix of `verify`: problems, layouts and inputs that kernels get wrong.
 
 Ragged and full tiles, odd head_dims and every build, GQA, one query, more queries than keys, views with gaps, offsets
-beyond 32 bits; scores that are huge and equal, infinite, NaN, denormal.
+beyond 32 bits; scores that are huge and equal, far apart, infinite, NaN; denormal values.
 """
 
 from __future__ import annotations
@@ -27,9 +27,31 @@ def normal(problem: AttentionProblem, seed: int) -> dict[str, Array]:
 
 
 def huge_equal(problem: AttentionProblem, seed: int) -> dict[str, Array]:
-    """Every score is the same large number: exp must see exactly 0, or the row is lost."""
+    """Equal scores so large that half a unit in their last place is more than exp takes: it must see exactly 0."""
     x = random_inputs(problem, seed)
-    x["Q"][...], x["K"][...] = 130.0, 128.0
+    x["Q"][...], x["K"][...] = 1.3e5, 1.28e5
+    return x
+
+
+def negative(problem: AttentionProblem, seed: int) -> dict[str, Array]:
+    """Scores so far below 0 that exp(0 - L) is infinite."""
+    x = random_inputs(problem, seed)
+    x["Q"][...], x["K"][...] = 130.0, -128.0
+    return x
+
+
+def spread(problem: AttentionProblem, seed: int) -> dict[str, Array]:
+    """Scores so far apart that only the row's maximum may be subtracted: exp overflows after any other."""
+    x = random_inputs(problem, seed)
+    x["Q"], x["K"] = np.float32(30) * x["Q"], np.float32(30) * x["K"]
+    return x
+
+
+def rising(problem: AttentionProblem, seed: int) -> dict[str, Array]:
+    """Scores that rise slowly from key to key: what is read last weighs most."""
+    x = random_inputs(problem, seed)
+    x["Q"][..., 0] = np.sqrt(problem.head_dim)
+    x["K"][..., 0] = 0.01 * np.arange(x["K"].shape[-2])
     return x
 
 
@@ -71,6 +93,10 @@ def denormal(problem: AttentionProblem, seed: int) -> dict[str, Array]:
     x["V"] *= np.float32(1e-39)
     x["dO"] *= np.float32(1e-3)
     return x
+
+
+EXTREME = (huge_equal, negative, spread, minus_infinity, only_minus_infinity, plus_infinity, not_a_number, denormal)
+EXTREME_BACKWARD = (huge_equal, negative, spread, only_minus_infinity, denormal)  # gradients of others are no numbers
 
 
 # ------------------------------------------------------------------------------------------------ cases
@@ -123,9 +149,9 @@ def _general(implementation: Implementation, mask: str) -> Iterator[Case]:
     yield case(70, 33, head_dim=111, heads=2, layout=interleaved)
     yield case(33, 50, head_dim=129, heads=2, kv_heads=1, layout=padded)
     yield case(9, 31, head_dim=64, batch=2, layout=far_apart)
-    for inputs in (huge_equal, minus_infinity, only_minus_infinity, plus_infinity, not_a_number, denormal):
-        if implementation.direction == "fwd" or inputs in (huge_equal, denormal):
-            yield case(34, 35, inputs, head_dim=32)
+    yield case(3, 150, head_dim=8)  # rows longer than a thread block
+    for inputs in EXTREME if implementation.direction == "fwd" else EXTREME_BACKWARD:
+        yield case(34, 70, inputs, head_dim=32)
 
 
 def _decoding(implementation: Implementation, mask: str) -> Iterator[Case]:
@@ -138,5 +164,8 @@ def _decoding(implementation: Implementation, mask: str) -> Iterator[Case]:
     yield case(4, 1, head_dim=33, heads=3, layout=interleaved)
     yield case(1, 90, head_dim=200, heads=2, kv_heads=1, layout=padded)
     yield case(1, 40, head_dim=64, batch=2, layout=far_apart)
-    for inputs in (huge_equal, minus_infinity, only_minus_infinity, plus_infinity, not_a_number, denormal):
+    yield case(2, 288, head_dim=8)  # the last split is not full, and ends with an inner tile
+    yield case(16, 40, head_dim=8)  # more rows of a head than a thread block has warps
+    yield case(1, 8300, rising, head_dim=4)  # more splits than a warp has lanes
+    for inputs in EXTREME:
         yield case(2, 280, inputs, head_dim=32)
