@@ -29,6 +29,7 @@ from ioaware.readers.algebra import accesses
 from .tensors import Array, unpacked
 
 PRECISION = np.dtype(np.float32)
+SUBNORMAL = 2.0**-125  # in units of u, what rounding below the smallest normal number costs
 
 
 class Expected(NamedTuple):
@@ -107,7 +108,8 @@ _OF_QUERIES = ("Q", "O", "dO", "P", "L", "l", "m", "dQ")
 def _head(problem: AttentionProblem, x: Mapping[str, Array], *, reads_logarithm: bool) -> dict[str, Array]:
     """Of one head, in units of u, the noise of every element; of dK and dV this head's share."""
     (rows, d), kv, scale = x["Q"].shape, len(x["K"]), 1 / sqrt(problem.head_dim)
-    score = sqrt(d) * scale * _size(x["Q"], x["K"].T).max(axis=1, keepdims=True)
+    counts = x["P"] > 2.0**-24  # a key without weight spoils nothing, however large its score
+    score = np.where(counts, _size(x["Q"], x["K"].T), 0.0).max(axis=1, keepdims=True)  # sqrt(d) terms times scale: 1
     weight = 2 * score + sqrt(kv) + (np.abs(x["L"]) if reads_logarithm else 0.0)  # relative, of exp(s - m)
     log_l = np.log(np.maximum(x["l"], 1.0))
     out = {
@@ -117,7 +119,7 @@ def _head(problem: AttentionProblem, x: Mapping[str, Array], *, reads_logarithm:
     if "dO" in x:
         dp = _size(x["dO"], x["V"].T) + _size(x["dO"][:, None], x["O"][:, :, None])[:, 0]  # of dP - D
         ds, of_group = x["P"] * dp, sqrt(rows * problem.group)
-        off = (weight + sqrt(d)) * ds
+        off = (weight + sqrt(d)) * ds + (1 + sqrt(d)) * SUBNORMAL  # also what underflows
         out["dV"] = _size(((weight + of_group) * x["P"]).T, x["dO"])
         out["dQ"] = scale * _size(off + sqrt(kv) * ds, x["K"])
         out["dK"] = scale * _size((off + of_group * ds).T, x["Q"])
