@@ -147,7 +147,8 @@ class Implementation:
         rule = f"{self.name} packs group x q_len = {rows:,} rows into one tile of {most}"
         if problem.group <= most:
             raise refuse("q_len", q_len, rule, most // problem.group)
-        raise refuse("kv_heads", problem.kv_heads, rule, -(-problem.heads // most))
+        fitting = (n for n in range(-(-problem.heads // most), problem.heads + 1) if problem.heads % n == 0)
+        raise refuse("kv_heads", problem.kv_heads, rule, next(fitting))
 
 
 # ------------------------------------------------------------------------------------------------ sizes

@@ -11,6 +11,7 @@ from ioaware.errors import InputError, refuse, shown, unknown
 from ioaware.program.nodes import Loop, Op
 from ioaware.program.recorder import Program, record
 from ioaware.readers.algebra import nodes
+from ioaware.units import LARGEST
 
 from .implementation import (
     MASKS,
@@ -64,11 +65,11 @@ class Reader:
                 raise InputError(f"{self.file}: {where}{key!r} is missing")
         for key, constant in build.items():
             if key in NUMBERS:
-                raise InputError(
-                    f"{self.file}: {where}{key!r} is a size of the problem; give the constant another name"
-                )
+                raise InputError(f"{self.file}: {where}{key!r} has a meaning of its own; name the constant otherwise")
             if isinstance(constant, bool) or not isinstance(constant, int) or constant < 1:
                 raise refuse(f"{self.file}: {where}{key}", _shown(constant), "must be a positive integer", 1)
+            if constant > LARGEST:
+                raise refuse(f"{self.file}: {where}{key}", _shown(constant), "at most 10^15", LARGEST)
         constants: dict[str, int] = build
         return constants
 
@@ -109,7 +110,9 @@ class Reader:
             raise refuse(f"{self.file}: {where}pad", _shown(pad), "a number of floats behind each row", 0)
         rows, columns = (self._quantity(f"{where}{key}", data[key]) for key in ("rows", "columns"))
         name = self._text(f"{where}name", data["name"])
-        if name in ("", "shared", *self.program.tensors):
+        if not name:
+            raise InputError(f"{self.file}: {where}name is empty; a region has its own name, like 'sK'")
+        if name in ("shared", *self.program.tensors):
             raise InputError(
                 f"{self.file}: {where}name={name!r} is taken; a region has a name of its own, like 's{name}'"
             )
@@ -149,7 +152,7 @@ class Reader:
         return table
 
     def _name(self, what: str, name: Any, known: Sequence[str]) -> str:
-        if name not in known:
+        if self._text(what, name) not in known:
             raise unknown(f"{self.file}: {what}", name, known, f"known: {', '.join(filter(None, known))}")
         return str(name)
 
@@ -158,7 +161,7 @@ class Reader:
 
     def _text(self, what: str, text: Any) -> str:
         if not isinstance(text, str):
-            raise InputError(f"{self.file}: {what}={text!r} must be a text, in quotes")
+            raise InputError(f"{self.file}: {what}={_shown(text)} must be a text, in quotes")
         return text
 
     def _flag(self, what: str, flag: Any) -> bool:
@@ -184,8 +187,8 @@ class Reader:
     def _quantity(self, what: str, quantity: Any) -> Quantity:
         """A positive number, or the name of a size or of a constant that every build has."""
         if isinstance(quantity, int) and not isinstance(quantity, bool):
-            if quantity < 1:
-                raise refuse(f"{self.file}: {what}", quantity, "must be at least 1", 1)
+            if not 1 <= quantity <= LARGEST:
+                raise refuse(f"{self.file}: {what}", _shown(quantity), "from 1 to 10^15", 1 if quantity < 1 else LARGEST)
             return quantity
         if not isinstance(quantity, str):
             raise refuse(
@@ -195,5 +198,7 @@ class Reader:
 
 
 def _shown(value: object) -> str:
-    """A value as TOML has it, cut where it would flood the terminal."""
-    return shown(repr(value))
+    """A value, cut where it would flood the terminal."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST:
+        return "a number beyond 10^15"
+    return shown(str(value).lower() if isinstance(value, bool) else repr(value))

@@ -139,7 +139,8 @@ def plan(
         raise refuse(f"{entry}: arguments", len(arguments), "one for each parameter", len(kernel.params))
     for n, (param, argument) in enumerate(zip(kernel.params, arguments, strict=True)):
         _check(entry, n, param, argument)
-    blocks, each = _extents("grid", grid, MOST_BLOCKS), _extents("block", block, (MOST_THREADS, MOST_THREADS, 64))
+    blocks = _extents(f"{entry}: grid", grid, MOST_BLOCKS)
+    each = _extents(f"{entry}: block", block, (MOST_THREADS, MOST_THREADS, 64))
     threads = prod(each)
     if threads > MOST_THREADS:
         raise refuse(f"{entry}: threads per block", threads, "CUDA runs at most 1,024", MOST_THREADS)

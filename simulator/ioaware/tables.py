@@ -53,5 +53,5 @@ def read(path: str, kind: str) -> dict[str, Any]:
     except OSError as e:
         reason = (e.strerror or "cannot be read").lower()
         raise InputError(f"{kind} file {path!r}: {reason}; `ioaware list {kind}s` shows the built-in ones") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except ValueError as e:  # TOMLDecodeError, UnicodeDecodeError, an integer of thousands of digits
         raise InputError(f"{kind} file {path!r} is not TOML: {e}") from None

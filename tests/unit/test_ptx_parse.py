@@ -331,7 +331,8 @@ def test_an_address_comes_from_the_pointer_of_a_parameter_through_any_arithmetic
         (HEAD + ".entry k()\n{\nret;\n{\n}\n", "PTX line 10: the text ends inside a kernel"),
         (HEAD + ".entry k()\n{\nmov.u32 %r1, 1\n}\n", "PTX line 7: 'mov.u32 %r1, 1' is not PTX"),
         (HEAD + "\n.func (.param .b32 r) f()\n;\n.entry k()\n{\nret;\n}\n",
-         "PTX line 6: a device function is called; declare it __forceinline__, calls are not run"),
+         "PTX line 6: a function is called, and calls are not run: declare device functions __forceinline__, "
+         "leave printf out"),
         (HEAD + ".entry k()\n{\n@%p1 bra $NOWHERE;\nret;\n}\n", "PTX line 7: .*NOWHERE"),
     ],
     ids=["no kernel", "no end", "no semicolon", "a function", "no such label"],

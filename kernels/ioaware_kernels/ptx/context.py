@@ -56,10 +56,13 @@ class Context:
     options: Options
     origin: Callable[[Instruction], Buffer | None]  # the tensor whose pointer an access's address is computed from
     granule: int = 4  # bytes that the shadow tells apart
+    numbers: Array = field(init=False)  # of the blocks: which one a column is
     intervals: Array = field(init=False)
     warp_intervals: Array = field(init=False)
 
     def __post_init__(self) -> None:
+        numbers = np.arange(self.first_block, self.first_block + self.blocks)
+        self.numbers = numbers[::-1].copy() if self.options.reverse else numbers
         self.intervals = np.zeros(self.blocks, np.int64)
         self.warp_intervals = np.zeros((-(-self.threads // 32), self.blocks), np.int64)
 
@@ -84,7 +87,7 @@ class Context:
         """Record the lanes in which something is wrong."""
         if bad.any():
             thread, block = (int(x[0]) for x in np.nonzero(bad))
-            first = Where(self.first_block + block, thread, int(self.full(offset)[thread, block]))
+            first = Where(int(self.numbers[block]), thread, int(self.full(offset)[thread, block]))
             self.findings.add(what, instruction, memory, first, int(np.count_nonzero(bad)))
 
     def request(self, i: Instruction, memory: str, found: tuple[int, int], what: str) -> None:
@@ -104,7 +107,7 @@ class Context:
         examples = np.zeros((shadow.VERDICTS, 3), np.int64)
         shadow.observe(
             *watched, holds, granules, self.active(mask), kind,
-            self.first_block, self.intervals, self.warp_intervals, times, examples,
+            self.numbers, self.intervals, self.warp_intervals, times, examples,
         )  # fmt: skip
         for verdict in map(int, np.flatnonzero(times)):
             thread, block, granule = (int(x) for x in examples[verdict])

@@ -139,9 +139,7 @@ class Machine:
         """The slots at the start: literals, special registers and parameters are filled in."""
         slots, r = self.compiled.slots, list(self.compiled.slots.initial)
         threads = np.arange(self.context.threads, dtype=np.int32).reshape(-1, 1)
-        blocks = np.arange(self.context.blocks).reshape(1, -1) + self.context.first_block
-        if self.context.options.reverse:
-            blocks = blocks[:, ::-1]  # which block a column is
+        blocks = self.context.numbers.reshape(1, -1)
         for name, number, extents in (("tid", threads, block), ("ctaid", blocks, grid)):
             below = 1
             for axis, extent in zip("xyz", extents, strict=True):

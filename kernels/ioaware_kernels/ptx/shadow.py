@@ -116,12 +116,13 @@ def _note(
 @njit(cache=True)
 def observe(
     writes: Array, reads: Array, atomics: Array, holds: Array, index: Array, active: Array, kind: int,
-    first_block: int, intervals: Array, warp_intervals: Array, times: Array, examples: Array,
+    numbers: Array, intervals: Array, warp_intervals: Array, times: Array, examples: Array,
 ) -> None:  # fmt: skip
     """Judge and note an access of every active lane, in the order of the threads.
 
     index           (granules of a lane, threads, blocks)
     active          (threads, blocks): whether a lane takes part
+    numbers         (blocks,) which thread block a column is
     intervals       (blocks,) barriers passed; warp_intervals (warps, blocks) warp barriers passed
     times, examples per verdict: how many lanes, and (thread, block, granule) of the first
     """
@@ -133,12 +134,12 @@ def observe(
             for part in range(index.shape[0]):
                 i = index[part, t, b]
                 w, r, a = writes[i], reads[i], atomics[i]
-                at = first_block + b, intervals[b], t, warp_intervals[t // 32, b]
+                at = numbers[b], intervals[b], t, warp_intervals[t // 32, b]
                 verdict = _judge(w, r, a, holds[i], kind, *at)
                 if worst == FINE and verdict != FINE:
                     worst = verdict
                     if times[verdict] == 0:
-                        examples[verdict, 0], examples[verdict, 1], examples[verdict, 2] = t, first_block + b, i
+                        examples[verdict, 0], examples[verdict, 1], examples[verdict, 2] = t, numbers[b], i
                     times[verdict] += 1
                 _note(w, r, a, kind, *at)
                 if kind != READ and holds[i] == EMPTY:

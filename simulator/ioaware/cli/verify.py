@@ -60,9 +60,12 @@ def _print(reports: list[Report], values: dict[str, Any], seed: int, *, complete
 
 def _seed(text: str) -> int:
     from ..errors import refuse
+    from ..units import LARGEST
 
     if not text.isascii() or not text.isdigit():
         raise refuse("--seed", text, "a whole number from 0 on", 0)
+    if len(text) > len(str(LARGEST)) or int(text) > LARGEST:
+        raise refuse("--seed", text, "at most 10^15", LARGEST)
     return int(text)
 
 
@@ -97,7 +100,9 @@ def _cases(values: dict[str, Any]) -> Iterator[tuple[Implementation, Case]]:
         for implementation in implementations:
             cases = list(matrix(implementation))
             if not cases:
-                raise InputError(f"{implementation.name} solves no problem of the matrix; give one, like --N 64 --d 8")
+                raise InputError(
+                    f"{implementation.name} solves no problem of the matrix; give a smaller one with --N and --d"
+                )
             yield from ((implementation, case) for case in cases)
         return
     problems = [(implementation, _problem(implementation, values)) for implementation in implementations]

@@ -1,0 +1,92 @@
+"""A kernel and its TOML as a user would write them, changes of either, and which compiler there is."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ioaware.errors import MissingExtra
+from ioaware_kernels import golden, nvrtc
+from ioaware_kernels.implementation import load
+
+
+def release():
+    """NVRTC's version, or why there is none."""
+    try:
+        return nvrtc.release()
+    except MissingExtra as e:
+        return str(e)
+
+
+FOUND = release()
+needs_nvrtc = pytest.mark.skipif("needs" in FOUND, reason=FOUND)
+needs_pinned = pytest.mark.skipif(
+    FOUND != golden.NVRTC, reason=f"lines and registers of the PTX are those of NVRTC {golden.NVRTC}, here: {FOUND}"
+)
+
+KERNEL = 'extern "C" __global__ void mine(float* Q, float* K, float* V, float* O, float* L, int n) {%s}\n'
+NOTHING = KERNEL % ""
+TABLE = """\
+title = "Mine"
+algorithm = "flash2"
+direction = "fwd"
+masks = ["full"]
+order_dependent = ["O"]
+packs_group = false
+strided = false
+
+[[build]]
+HEAD_DIM = 64
+TILE_Q = 1
+TILE_KV = 1
+THREADS = 32
+
+[[launch]]
+entry = "mine"
+kernel = "flash2"
+grid = ["q_len", "heads", "batch"]
+block = ["THREADS"]
+parameters = ["Q", "K", "V", "O", "L", "q_len"]
+shared = [
+    { name = "sQ", holds = "Q", rows = "TILE_Q", columns = "HEAD_DIM", pad = 1 },
+    { name = "sP", rows = "TILE_Q", columns = "TILE_KV", passes = { read = 1, write = 1 } },
+]
+dots = [
+    { operands = ["sQ", ""], read_by = [1, 1] },
+    { operands = ["sP", ""], read_by = [1, "THREADS"], columns = 1 },
+]
+"""
+BUILD = TABLE[TABLE.index("[[build]]") : TABLE.index("[[launch]]")]
+LAUNCH = TABLE[TABLE.index("[[launch]]") :]
+
+
+def table(old, new):
+    assert TABLE.count(old) >= 1, old
+    return TABLE.replace(old, new, 1)
+
+
+def without(part, instead=""):
+    """No [[build]] or no [[launch]]; top-level keys come first in TOML."""
+    return instead + table(part, "")
+
+
+def keys(*edits):
+    """Edits of a line `key = value`, each `key = another value` or `-key` for none; what changes is its own name."""
+    out = {}
+    for edit in edits:
+        key = edit.removeprefix("-").partition(" = ")[0]
+        (line,) = re.findall(rf"^{key} = .*$", TABLE, re.MULTILINE)
+        out[edit] = table(f"{line}\n", "" if edit.startswith("-") else f"{edit}\n")
+    return out
+
+
+def mine(text, source=NOTHING):
+    return {"mine.cu": source, "mine.toml": text}
+
+
+def changed(old, new):
+    """A copy of flash2.cu with one change: it needs no table."""
+    source = load("flash2").source
+    assert source.count(old) == 1
+    return {"flash2.cu": source.replace(old, new)}
