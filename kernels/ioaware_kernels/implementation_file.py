@@ -188,7 +188,8 @@ class Reader:
         """A positive number, or the name of a size or of a constant that every build has."""
         if isinstance(quantity, int) and not isinstance(quantity, bool):
             if not 1 <= quantity <= LARGEST:
-                raise refuse(f"{self.file}: {what}", _shown(quantity), "from 1 to 10^15", 1 if quantity < 1 else LARGEST)
+                nearest = 1 if quantity < 1 else LARGEST
+                raise refuse(f"{self.file}: {what}", _shown(quantity), "from 1 to 10^15", nearest)
             return quantity
         if not isinstance(quantity, str):
             raise refuse(
