@@ -14,7 +14,7 @@ import numpy as np
 from ioaware.errors import InputError
 
 from . import ops
-from .analyse import MEMORY
+from .analyse import MEMORY, defined
 from .arithmetic import Function
 from .atomics import OPERATIONS
 from .ops import DTYPES
@@ -171,8 +171,6 @@ def _regroup(i: Instruction, slots: Slots) -> Step:
 
 def _guarded(i: Instruction, step: Step, slots: Slots) -> Step:
     """`@p`: only lanes where the predicate holds; the others keep what they have."""
-    from .analyse import defined
-
     assert i.guard is not None
     predicate, negated = slots.register(i.guard.name), i.guard.negated
     results = [slots.register(name) for name in defined(i)]
