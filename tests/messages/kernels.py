@@ -1,29 +1,10 @@
-"""A kernel and its TOML as a user would write them, changes of either, and which compiler there is."""
+"""A kernel and its TOML as a user would write them, and changes of either."""
 
 from __future__ import annotations
 
 import re
 
-import pytest
-
-from ioaware.errors import MissingExtra
-from ioaware_kernels import golden, nvrtc
 from ioaware_kernels.implementation import load
-
-
-def release():
-    """NVRTC's version, or why there is none."""
-    try:
-        return nvrtc.release()
-    except MissingExtra as e:
-        return str(e)
-
-
-FOUND = release()
-needs_nvrtc = pytest.mark.skipif("needs" in FOUND, reason=FOUND)
-needs_pinned = pytest.mark.skipif(
-    FOUND != golden.NVRTC, reason=f"lines and registers of the PTX are those of NVRTC {golden.NVRTC}, here: {FOUND}"
-)
 
 KERNEL = 'extern "C" __global__ void mine(float* Q, float* K, float* V, float* O, float* L, int n) {%s}\n'
 NOTHING = KERNEL % ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 import tomllib
@@ -13,6 +12,7 @@ import pytest
 from ioaware.algorithms import find
 from ioaware.problem import AttentionProblem
 from ioaware.program_file import check, load_programs
+from tests.compiler import needs_nvrtc
 from tests.messages.command import call
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_docs_show_the_table_of_flash2():
     assert (shown["algorithm"], shown["masks"]) == (real["algorithm"], real["masks"])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("nvidia") is None, reason="NVRTC is not installed: ioaware[nvrtc]")
+@needs_nvrtc
 def test_the_example_kernel_is_right(tmp_path):
     result = call(tmp_path, "verify", "--kernel", str(ROOT / "docs/examples/warp_per_query.cu"))
     assert (result.code, result.err) == (0, "")

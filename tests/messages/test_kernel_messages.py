@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from ioaware_kernels import verify as verifying
+from tests.compiler import needs_nvrtc, needs_pinned
 from tests.messages.command import call, written
-from tests.messages.kernels import KERNEL, NOTHING, TABLE, changed, keys, mine, needs_nvrtc, needs_pinned, table
+from tests.messages.kernels import KERNEL, NOTHING, TABLE, changed, keys, mine, table
 from tests.messages.test_refusals import refused, sentence
 
 # ------------------------------------------------------------------------------------------------ the source

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from ioaware.errors import MissingExtra
-from ioaware_kernels import implementation, nvrtc
+from ioaware_kernels import implementation
 from ioaware_kernels.cases import Case, matrix
 from ioaware_kernels.implementation import Implementation
 from ioaware_kernels.ptx import findings
 from ioaware_kernels.verify import Report, verify
+from tests.compiler import needs_nvrtc
 from tests.quality.kernel_mutants_own import DERIVATIVES, FLASH1, NAIVE, SPLITS
 from tests.quality.kernel_mutants_table import BOUNDS, CAUSAL, DECODING, HEADS, SOFTMAX, TILES, Mutant
 
@@ -37,15 +37,7 @@ BROKEN = {  # what stands in a barrier's place, and a part of what must be found
 }
 
 
-def is_missing() -> str:
-    try:
-        nvrtc.version()
-    except MissingExtra as missing:
-        return str(missing)
-    return ""
-
-
-pytestmark = pytest.mark.skipif(bool(is_missing()), reason=is_missing())
+pytestmark = needs_nvrtc
 
 
 def source_of(kernel: str) -> str:

@@ -11,24 +11,13 @@ from pathlib import Path
 import pytest
 
 from ioaware import AttentionProblem
-from ioaware.errors import InputError, IoawareError, MissingExtra, VerificationError
+from ioaware.errors import InputError, IoawareError, VerificationError
 from ioaware_kernels import golden, nvrtc
 from ioaware_kernels.implementation import load
+from tests.compiler import needs_pinned
 
 BUILDS = {build.file: build for build in golden.builds()}
 each_build = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
-
-
-def why_not():
-    """Why nothing can be compared: no NVRTC, or another one."""
-    try:
-        found = nvrtc.release()
-    except MissingExtra as e:
-        return str(e)
-    return "" if found == golden.NVRTC else f"golden PTX comes from NVRTC {golden.NVRTC}, this is {found}"
-
-
-needs_nvrtc = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 # What is checked in
@@ -55,7 +44,7 @@ def test_ptx_is_for_every_driver_from_535_on_and_tells_no_path(build):
     assert f"V{golden.NVRTC}\n" in ptx
 
 
-@needs_nvrtc
+@needs_pinned
 @each_build
 def test_compiling_gives_the_same_bytes(build):
     made = golden.compile(build.implementation.source, build.implementation.file, build.definitions)
@@ -177,7 +166,7 @@ def tiny(tmp_path):
     return tmp_path
 
 
-@needs_nvrtc
+@needs_pinned
 def test_what_is_written_holds(tiny):
     assert golden.write(tiny) == golden.check(tiny) == ["manifest.json", "tiny_d8.ptx"]
     (build,) = golden.builds(tiny)
@@ -190,7 +179,7 @@ def test_regions_follow_one_another_until_one_is_not_known(tiny):
     assert golden.shared_layouts(build) == {"first": {"a": [0, 72], "b": [72, None], "c": [None, 8]}}
 
 
-@needs_nvrtc
+@needs_pinned
 def test_writing_takes_away_what_is_not_made_any_more(tiny):
     golden.write(tiny)
     (tiny / "golden" / "tiny_d9.ptx").touch()
@@ -205,7 +194,7 @@ DIFFERENT = {
 }
 
 
-@needs_nvrtc
+@needs_pinned
 @pytest.mark.parametrize(("name", "spoil"), DIFFERENT.items(), ids=DIFFERENT)
 def test_check_names_the_file_that_differs(name, spoil, tiny):
     golden.write(tiny)
@@ -214,7 +203,7 @@ def test_check_names_the_file_that_differs(name, spoil, tiny):
         golden.check(tiny)
 
 
-@needs_nvrtc
+@needs_pinned
 def test_check_without_any_file(tiny):
     with pytest.raises(VerificationError, match=r"^golden/tiny_d8\.ptx is not what"):
         golden.check(tiny)
@@ -230,7 +219,7 @@ WRONG = {
 }  # fmt: skip
 
 
-@needs_nvrtc
+@needs_pinned
 @pytest.mark.parametrize(("sentence", "change"), WRONG.items(), ids=WRONG)
 def test_a_table_that_does_not_fit_its_source(sentence, change, tiny):
     file, old, new = change

@@ -12,21 +12,11 @@ from ioaware.algorithms import find
 from ioaware.errors import InputError, MissingExtra
 from ioaware_kernels import golden, nvrtc
 from ioaware_kernels.implementation import Implementation, KernelLaunch, SharedRegion
+from tests.compiler import needs_nvrtc
 
 ROOT = Path(__file__).parents[2]
 GOOD = 'extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2.0f; }\n'
 VIRTUAL, REAL = "--gpu-architecture=compute_80", "--gpu-architecture=sm_80"
-
-
-def is_missing():
-    try:
-        nvrtc.version()
-    except MissingExtra as e:
-        return str(e)
-    return ""
-
-
-needs_nvrtc = pytest.mark.skipif(bool(is_missing()), reason=is_missing())
 
 
 # Compiling

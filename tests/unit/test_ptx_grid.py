@@ -14,6 +14,7 @@ from ioaware_kernels.ptx import findings, grid
 from ioaware_kernels.ptx.context import Options
 from ioaware_kernels.ptx.parse import parse
 from ioaware_kernels.ptx.shared_memory import Region
+from tests.compiler import needs_nvrtc
 from tests.unit.ptx_kernels import MASK, PROLOGUE, array, found, launch, load, numbers, run, store, text_of
 
 # Control flow: random programs, and the same one thread at a time
@@ -335,11 +336,9 @@ extern "C" __global__ void k(const float* in, float* out, int n) {
 """
 
 
+@needs_nvrtc
 def test_a_compiled_kernel_with_a_static_shared_array():
-    try:
-        text = nvrtc.compile(SOURCE, "k.cu", ["--gpu-architecture=compute_80"]).code.decode()
-    except nvrtc.MissingExtra as e:
-        pytest.skip(str(e))
+    text = nvrtc.compile(SOURCE, "k.cu", ["--gpu-architecture=compute_80"]).code.decode()
     blocks, n = 3, 70
     given_ = [[(7 * k + 3 * b) % 11 for k in range(n)] for b in range(blocks)]
     arrays = [array(struct.pack(f"<{blocks * n}f", *itertools.chain(*given_))), array(bytes(4 * blocks))]

@@ -14,6 +14,7 @@ from ioaware_kernels.ptx.parse import (
     Symbol,
     parse,
 )
+from tests.compiler import needs_nvrtc
 
 HEAD = ".version 8.2\n.target sm_80\n.address_size 64\n\n"
 
@@ -359,11 +360,9 @@ extern "C" __global__ void k(Tensor a, const Tensor b, int n) {
 """
 
 
+@needs_nvrtc
 def test_what_the_compiler_writes_is_read():
-    try:
-        text = nvrtc.compile(SOURCE, "k.cu", ["--gpu-architecture=compute_80", "-lineinfo"]).code.decode()
-    except nvrtc.MissingExtra as e:
-        pytest.skip(str(e))
+    text = nvrtc.compile(SOURCE, "k.cu", ["--gpu-architecture=compute_80", "-lineinfo"]).code.decode()
     k = parse(text)["k"]
     assert [(p.type, p.size) for p in k.params] == [("b8", 24), ("b8", 24), ("u32", 4)]
     assert sorted((a.offset, a.size) for a in k.shared.values()) == [(0, 132), (144, None)]

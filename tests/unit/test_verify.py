@@ -21,8 +21,9 @@ from ioaware_kernels.run import program_of, tiles_of
 from ioaware_kernels.tensors import packed, padded
 from ioaware_kernels.tolerance import Difference
 from ioaware_kernels.verify import CHECKS, Report, require, verify
+from tests.compiler import needs_nvrtc
 from tests.messages.command import call, written
-from tests.messages.kernels import changed, needs_nvrtc
+from tests.messages.kernels import changed
 
 TOP = {"schema", "version", "engine", "seed", "complete", "ok", "cases"}
 CASE = {"kernel", "problem", "inputs", "layout", "ok", "checks", "reproducible", "time_s", "outputs", "launches"}

@@ -18,8 +18,8 @@ from ioaware_kernels import verify as verifying
 from ioaware_kernels.cases import matrix
 from ioaware_kernels.implementation import load, names
 from ioaware_kernels.verify import CHECKS, verify
+from tests.compiler import needs_nvrtc
 from tests.messages.command import call, environment
-from tests.messages.kernels import needs_nvrtc
 from tests.unit.test_startup import imported, packages
 from tests.unit.test_verify import SMALL, check_report, ran
 
