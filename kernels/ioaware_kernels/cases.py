@@ -7,6 +7,7 @@ beyond 32 bits; scores that are huge and equal, far apart, infinite, NaN; denorm
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -118,9 +119,9 @@ class Case(NamedTuple):
 
 def matrix(implementation: Implementation) -> Iterator[Case]:
     """The cases of an implementation: those of its masks, or of decoding where it packs a group's query heads."""
+    cases = _decoding if implementation.packs_group else _general
     for mask in implementation.masks:
-        cases = _decoding(implementation, mask) if implementation.packs_group else _general(implementation, mask)
-        for case in cases:
+        for case in cases(implementation.direction, mask):
             if implementation.solves(case.problem):
                 yield case if implementation.strided else case._replace(layout=packed)
 
@@ -132,16 +133,21 @@ def one(implementation: Implementation, problem: AttentionProblem) -> Iterator[C
         yield Case(problem, normal, padded)
 
 
-def _problem(implementation: Implementation, mask: str, q_len: int, kv_len: int, **shape: Any) -> AttentionProblem:
-    return AttentionProblem(
-        q_len=q_len, kv_len=kv_len, mask=mask, dtype="fp32", direction=implementation.direction, **shape
-    )
+def _case(
+    direction: str,
+    mask: str,
+    q_len: int,
+    kv_len: int,
+    inputs: Inputs = normal,
+    layout: Layout = packed,
+    **shape: Any,
+) -> Case:
+    problem = AttentionProblem(q_len=q_len, kv_len=kv_len, mask=mask, dtype="fp32", direction=direction, **shape)
+    return Case(problem, inputs, layout)
 
 
-def _general(implementation: Implementation, mask: str) -> Iterator[Case]:
-    def case(q_len: int, kv_len: int, inputs: Inputs = normal, layout: Layout = packed, **shape: Any) -> Case:
-        return Case(_problem(implementation, mask, q_len, kv_len, **shape), inputs, layout)
-
+def _general(direction: str, mask: str) -> Iterator[Case]:
+    case = partial(_case, direction, mask)
     yield case(64, 64, head_dim=64)
     yield case(37, 41, head_dim=20, batch=2, heads=4, kv_heads=2)
     yield case(1, 1, head_dim=1)
@@ -150,14 +156,12 @@ def _general(implementation: Implementation, mask: str) -> Iterator[Case]:
     yield case(33, 50, head_dim=129, heads=2, kv_heads=1, layout=padded)
     yield case(9, 31, head_dim=64, batch=2, layout=far_apart)
     yield case(3, 150, head_dim=8)  # rows longer than a thread block
-    for inputs in EXTREME if implementation.direction == "fwd" else EXTREME_BACKWARD:
+    for inputs in EXTREME if direction == "fwd" else EXTREME_BACKWARD:
         yield case(34, 70, inputs, head_dim=32)
 
 
-def _decoding(implementation: Implementation, mask: str) -> Iterator[Case]:
-    def case(q_len: int, kv_len: int, inputs: Inputs = normal, layout: Layout = packed, **shape: Any) -> Case:
-        return Case(_problem(implementation, mask, q_len, kv_len, **shape), inputs, layout)
-
+def _decoding(direction: str, mask: str) -> Iterator[Case]:
+    case = partial(_case, direction, mask)
     yield case(1, 512, head_dim=64)
     yield case(1, 257, head_dim=128, batch=2, heads=8, kv_heads=2)
     yield case(2, 300, head_dim=20, heads=4, kv_heads=1, layout=padded)

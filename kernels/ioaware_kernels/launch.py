@@ -1,6 +1,6 @@
 """`launch()`: one call for every engine. A kernel is PTX; `grid` runs it on the CPU, `cuda` loads the same PTX.
 
-    module = Module.golden("flash2", head_dim=64)
+    module = Module(ptx)  # the text of golden/flash2_d64.ptx, or what nvrtc.compile gives
     launch(module, "flash2", grid=(4, 8, 1), block=(128,), arguments=[Q, K, V, O, L, 128, 128, 64, 1, 0.125],
            shared_bytes=29_184)
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-import numpy as np
-
 from ioaware.problem import AttentionProblem
 from ioaware.program.recorder import Program, record
 from ioaware.readers.evaluate import TileSizes
@@ -20,9 +18,7 @@ from .launch import Argument, Engine, GridEngine, Module, Plan, plan
 from .ptx.count import Counts
 from .ptx.findings import Finding
 from .ptx.shared_memory import Region
-from .tensors import Layout, Shape, Tensor, packed, unpacked
-
-Array = np.ndarray[Any, Any]
+from .tensors import Array, Layout, Shape, Tensor, packed, unpacked
 
 
 @dataclass(frozen=True)

@@ -113,3 +113,9 @@ def unpacked(problem: AttentionProblem, array: Array) -> Array:
     heads = int(np.prod(array.shape[:-2]))
     by_head = array.reshape(heads, problem.batch, -1, array.shape[-1])
     return by_head.swapaxes(0, 1)
+
+
+def repacked(values: Array) -> Array:
+    """The way back, in fp32: (batch, heads, rows, columns) as (heads, all rows, columns)."""
+    batch, heads, rows, columns = values.shape
+    return values.swapaxes(0, 1).reshape(heads, batch * rows, columns).astype(np.float32)

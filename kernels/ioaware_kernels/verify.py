@@ -28,7 +28,7 @@ from .launch import Engine, GridEngine, Module
 from .predict import Prediction, predict
 from .ptx.context import Options
 from .run import Launched, Run, program_of, run
-from .tensors import Array
+from .tensors import Array, repacked
 from .tolerance import Difference, compare, expected
 
 CHECKS = ("values", "tensors", "shared", "findings", "memory", "determinism")
@@ -111,7 +111,7 @@ def verify(
     report = Report(implementation.name, case)
     module, inputs = module_of(implementation, case), case.inputs(case.problem, seed)
     exact = expected(program_of(implementation, case.problem), case.problem, inputs)
-    given = {**{n: _packed(e.exact) for n, e in exact.items()}, **inputs}
+    given = {**{n: repacked(e.exact) for n, e in exact.items()}, **inputs}
     on_grid = engine is None
 
     def once(which: Engine) -> Run:
@@ -142,12 +142,6 @@ def require(reports: list[Report]) -> None:
         raise VerificationError(
             f"{len(bad)} of {len(reports)} cases fail, the first: {bad[0].kernel} ({bad[0].case}): {first}"
         )
-
-
-def _packed(values: Array) -> Array:
-    """(batch, heads, rows, columns) fp32 as the simulator packs it: (heads, all rows, columns)."""
-    batch, heads, rows, columns = values.shape
-    return values.swapaxes(0, 1).reshape(heads, batch * rows, columns).astype(np.float32)
 
 
 # ------------------------------------------------------------------------------------------------ the checks
@@ -192,7 +186,7 @@ def _memory(implementation: Implementation, case: Case, done: Run, given: Mappin
             yield f"{name} is not written everywhere"
         if placed.stray_words():
             yield f"{placed.stray_words():,} words around {name} are overwritten"
-        if tensor.role == "input" and _packed(placed.values).tobytes() != given[name].astype(np.float32).tobytes():
+        if tensor.role == "input" and repacked(placed.values).tobytes() != given[name].astype(np.float32).tobytes():
             yield f"the input {name} is changed"
 
 

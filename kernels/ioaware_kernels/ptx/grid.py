@@ -42,6 +42,8 @@ class Compiled(NamedTuple):
 
     code: list[Code]
     slots: Slots
+    granule: int  # bytes that a shadow must tell apart: the smallest that it touches, at most four
+    has_atomics: bool  # then the order of thread blocks can change values
 
 
 class Result(NamedTuple):
@@ -59,7 +61,9 @@ def compile_kernel(kernel: Kernel) -> Compiled:
         steps = [compile_step(i, slots) for i in block.instructions]
         written = dict.fromkeys(name for i in block.instructions for name in defined(i) if name in live)
         code.append(Code(block, tuple(s for s in steps if s), tuple(slots.register(name) for name in written)))
-    return Compiled(code, slots)
+    instructions = list(kernel.instructions())
+    granule = min([4, *(SIZES[i.parts[-1]] for i in instructions if is_access(i))])
+    return Compiled(code, slots, granule, any(i.base in ("atom", "red") for i in instructions))
 
 
 def launch(
@@ -82,32 +86,26 @@ def launch(
     compiled, result = compile_kernel(kernel), Result(Counts(), Findings(kernel.name))
     extents = [(*e, 1, 1)[:3] for e in (grid, block)]
     total, threads = (int(np.prod(e)) for e in extents)
-    in_order = (options.races or options.reverse) and _has_atomics(kernel)
+    in_order = (options.races or options.reverse) and compiled.has_atomics  # one after another, where it is watched
     together = 1 if in_order else max(1, LANES_TOGETHER // threads)
     starts = range(0, total, together)
     origin = partial(_origin, kernel, params, buffers)
-    with _watched(kernel, buffers if options.races else ()) as granule, np.errstate(all="ignore"):
+    with _watched(buffers if options.races else (), compiled.granule), np.errstate(all="ignore"):
         for first in reversed(starts) if options.reverse else starts:
             blocks = min(together, total - first)
-            context = Context(first, threads, blocks, result.counts, result.findings, options, origin, granule)
+            context = Context(first, threads, blocks, result.counts, result.findings, options, origin, compiled.granule)
             shared = SharedMemory(regions, kernel.static_shared_bytes + dynamic_shared_bytes, context)
             machine = Machine(kernel, compiled, context, GlobalMemory(buffers, context), shared)
             machine.run(machine.registers(extents[0], extents[1], params))
     return result
 
 
-def _has_atomics(kernel: Kernel) -> bool:
-    """Whether the order of thread blocks can change values: a watched launch then runs one after another."""
-    return any(i.base in ("atom", "red") for i in kernel.instructions())
-
-
 @contextmanager
-def _watched(kernel: Kernel, buffers: Sequence[Buffer]) -> Iterator[int]:
-    """Shadows for the buffers during a launch; gives the bytes that they tell apart: the smallest that is touched."""
-    granule = min([4, *(SIZES[i.parts[-1]] for i in kernel.instructions() if is_access(i))])
+def _watched(buffers: Sequence[Buffer], granule: int) -> Iterator[None]:
+    """Shadows for the buffers during a launch."""
     for buffer in buffers:
         buffer.watch(granule)
-    yield granule
+    yield
     for buffer in buffers:
         buffer.unwatch()
 
