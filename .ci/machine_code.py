@@ -22,7 +22,7 @@ NVRTC = "nvidia-cuda-nvrtc-cu12==12.9.86"  # newer than the one of the golden PT
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100a")
 REGISTERS, REGISTERS_PER_THREAD = 65_536, 255
 SHARED_BYTES = 101_376  # 99 KiB: the least that an architecture from sm_80 on gives a thread block
-ROW = "{:<20} {:>5}  {:<20} {:>7} {:>9}  {:>6} {:>6} {:>7}"
+ROW = "{:<20} {:>9}  {:<20} {:>7} {:>9}  {:>6} {:>6} {:>7}"
 
 
 def main(arguments: list[str]) -> int:
@@ -107,8 +107,9 @@ def row(build: golden.Build, launch: KernelLaunch, used: dict[str, nvrtc.Resourc
     static = max((one.shared_bytes for one in used.values() if one), default=0)
     more = "+" if any(size is None for _, size in golden.shared_layouts(build)[launch.entry].values()) else ""
     shared = f"{static + dynamic(build, launch):,}{more}"
+    made = build.file.removeprefix(f"{build.implementation.name}_").removesuffix(".ptx")
     return ROW.format(
-        build.implementation.name, build.constants["HEAD_DIM"], launch.entry, threads(build, launch), shared, *registers
+        build.implementation.name, made, launch.entry, threads(build, launch), shared, *registers
     )
 
 

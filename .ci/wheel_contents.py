@@ -12,6 +12,7 @@ NEEDED = (
     "ioaware_kernels/cuda/flash2.toml",
     "ioaware_kernels/golden/flash2_d64.ptx",
     "ioaware_kernels/golden/manifest.json",
+    "ioaware_kernels/counters/metrics.toml",
 )
 
 names = zipfile.ZipFile(sys.argv[1]).namelist()

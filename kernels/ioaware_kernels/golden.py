@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ioaware.dtypes import ITEMSIZE
 from ioaware.errors import InputError, IoawareError, VerificationError
 
 from . import nvrtc
@@ -30,27 +31,30 @@ MANIFEST = "manifest.json"
 
 
 class Build(NamedTuple):
-    """One [[build]] of a kernel: the constants that the compiler gets."""
+    """One [[build]] of a kernel in one dtype: the constants that the compiler gets."""
 
     implementation: Implementation
     constants: Mapping[str, int]
+    dtype: str
 
     @property
     def file(self) -> str:
         """The name of its PTX."""
-        return f"{self.implementation.name}_d{self.constants['HEAD_DIM']}.ptx"
+        format_ = "" if self.dtype == "fp32" else f"_{self.dtype}"
+        return f"{self.implementation.name}{format_}_d{self.constants['HEAD_DIM']}.ptx"
 
     @property
     def definitions(self) -> tuple[str, ...]:
-        """Its constants as compiler options, in the table's order."""
-        return tuple(f"-D{name}={value}" for name, value in self.constants.items())
+        """Its constants as compiler options, in the table's order; before them -DFP16=1 or -DBF16=1."""
+        constants = {} if self.dtype == "fp32" else {self.dtype.upper(): 1}
+        return tuple(f"-D{name}={value}" for name, value in {**constants, **self.constants}.items())
 
 
 def builds(root: Path = ROOT) -> list[Build]:
     """Every build of every kernel, in the tables' order."""
     folder = root / "cuda"
     kernels = [read(str(folder / f"{name}.cu")) for name in names(str(folder))]
-    return [Build(kernel, constants) for kernel in kernels for constants in kernel.builds]
+    return [Build(k, constants, dtype) for k in kernels for dtype in k.dtypes for constants in k.builds]
 
 
 def load(build: Build, root: Path = ROOT) -> str:
@@ -130,7 +134,7 @@ def shared_layouts(build: Build) -> dict[str, dict[str, Any]]:
         regions = out.setdefault(launch.entry, {})
         for region in launch.shared:
             known = all(isinstance(q, int) or q in build.constants for q in (region.rows, region.columns))
-            size = region_bytes(region, build.constants) if known else None
+            size = region_bytes(region, build.constants, ITEMSIZE[build.dtype]) if known else None
             regions[region.name] = [offset, size]
             offset = None if offset is None or size is None else offset + size
     return out

@@ -25,6 +25,9 @@ MASKS = ("full", "causal")
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cuda")
 
 
+DTYPES = ("fp32", "fp16", "bf16")  # of the tensors, and of the elements in shared memory
+
+
 class Passes(NamedTuple):
     """How often each element of a region is read and written, where threads work on it one by one.
 
@@ -37,7 +40,10 @@ class Passes(NamedTuple):
 
 @dataclass(frozen=True)
 class SharedRegion:
-    """A part of dynamic shared memory: rows x (columns + pad) floats. `holds`: the tensor that is loaded into it."""
+    """A part of dynamic shared memory: rows x (columns + pad) elements. `holds`: the tensor that is loaded into it.
+
+    reads: how often each element of a loaded tile is read before it is multiplied: into registers that keep it.
+    """
 
     name: str
     rows: Quantity
@@ -45,6 +51,7 @@ class SharedRegion:
     pad: int = 0
     holds: str = ""
     passes: Passes | None = None
+    reads: Quantity | None = None
 
 
 @dataclass(frozen=True)
@@ -79,11 +86,13 @@ class Implementation:
     algorithm: Algorithm
     direction: str
     masks: tuple[str, ...]
-    builds: tuple[dict[str, int], ...]
+    builds: tuple[dict[str, int], ...]  # each for every dtype
     launches: tuple[KernelLaunch, ...]
     order_dependent: tuple[str, ...] = ()  # outputs whose last bits depend on the order of thread blocks
     packs_group: bool = False  # the query heads of a group are rows of one tile
     strided: bool = True  # takes any strides; else tensors are contiguous (batch, heads, rows, columns)
+    dtypes: tuple[str, ...] = ("fp32",)
+    aligned: int = 1  # elements: head_dim, strides and first elements are multiples, so that a lane moves a vector
 
     @property
     def file(self) -> str:
@@ -111,19 +120,23 @@ class Implementation:
 
     def build_for(self, problem: AttentionProblem) -> dict[str, int]:
         """The constants of the smallest build that holds the problem. Raises InputError: not a problem it solves."""
-        if problem.dtype != "fp32":
-            raise refuse("dtype", problem.dtype, f"{self.name} computes in fp32", "fp32")
+        if problem.dtype not in self.dtypes:
+            raise refuse("dtype", problem.dtype, f"{self.name} has only {' and '.join(self.dtypes)}", self.dtypes[0])
         if not isinstance(problem.q_len, int):
             raise InputError(f"{self.name} takes sequences of one length, not {len(problem.q_len)} different ones")
         if problem.value_dim != problem.head_dim:
             raise refuse("value_dim", problem.value_dim, f"{self.name} has as many as head_dim", problem.head_dim)
-        for build in sorted(self.builds, key=lambda b: b["HEAD_DIM"]):
-            if build["HEAD_DIM"] >= problem.head_dim:
-                self._check_mask(problem)
-                self._check_rows(problem, build)
-                return build
         largest = max(b["HEAD_DIM"] for b in self.builds)
-        raise refuse("head_dim", problem.head_dim, f"{self.name} is built for at most {largest}", largest)
+        if problem.head_dim > largest:
+            raise refuse("head_dim", problem.head_dim, f"{self.name} is built for at most {largest}", largest)
+        if problem.head_dim % self.aligned:
+            whole = -(-problem.head_dim // self.aligned) * self.aligned
+            raise refuse("head_dim", problem.head_dim, f"{self.name} takes multiples of {self.aligned}", whole)
+        fitting = [b for b in self.builds if b["HEAD_DIM"] >= problem.head_dim]
+        build = min(fitting, key=lambda b: b["HEAD_DIM"])
+        self._check_mask(problem)
+        self._check_rows(problem, build)
+        return build
 
     def solves(self, problem: AttentionProblem) -> bool:
         """Whether it can take a problem at all."""
@@ -168,9 +181,9 @@ def value(quantity: Quantity, named: Mapping[str, int]) -> int:
     return quantity if isinstance(quantity, int) else named[quantity]
 
 
-def region_bytes(region: SharedRegion, named: Mapping[str, int]) -> int:
-    """Bytes of a region of shared memory."""
-    return 4 * value(region.rows, named) * (value(region.columns, named) + region.pad)
+def region_bytes(region: SharedRegion, named: Mapping[str, int], itemsize: int) -> int:
+    """Bytes of a region of shared memory, given those of an element."""
+    return itemsize * value(region.rows, named) * (value(region.columns, named) + region.pad)
 
 
 # ------------------------------------------------------------------------------------------------ reading

@@ -14,6 +14,7 @@ from ioaware.readers.algebra import nodes
 from ioaware.units import LARGEST
 
 from .implementation import (
+    DTYPES,
     MASKS,
     NUMBERS,
     SIZES,
@@ -26,7 +27,10 @@ from .implementation import (
     SharedRegion,
 )  # fmt: skip
 
-KEYS = ("title", "algorithm", "direction", "masks", "build", "launch", "order_dependent", "packs_group", "strided")
+KEYS = (
+    "title", "algorithm", "direction", "masks", "dtypes", "aligned", "build", "launch", "order_dependent",
+    "packs_group", "strided",
+)  # fmt: skip
 
 
 class Reader:
@@ -56,6 +60,8 @@ class Reader:
             tuple(self._launch(launch, f"launch {n}: ") for n, launch in launches),
             self._names("order_dependent", data.get("order_dependent", []), outputs),
             self._flag("packs_group", data.get("packs_group", False)), self._flag("strided", data.get("strided", True)),
+            self._names("dtypes", data.get("dtypes", ["fp32"]), DTYPES, least=1),
+            self._whole("aligned", data.get("aligned", 1), "a number of elements", least=1),
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------- parts
@@ -98,16 +104,17 @@ class Reader:
         return self._name(f"{where}parameter", parameter, list(known))
 
     def _region(self, region: Any, where: str) -> SharedRegion:
-        known = ("name", "rows", "columns", "pad", "holds", "passes")
+        known = ("name", "rows", "columns", "pad", "holds", "passes", "reads")
         data = self._table(region, where, known, needed=known[:3])
         holds = self._name(f"{where}holds", data["holds"], list(self.program.tensors)) if "holds" in data else ""
         passes = None
         if "passes" in data:
             given = self._table(data["passes"], where, Passes._fields, Passes._fields)
             passes = Passes(*(self._quantity(f"{where}passes", given[key]) for key in Passes._fields))
-        pad = data.get("pad", 0)
-        if isinstance(pad, bool) or not isinstance(pad, int) or pad < 0:
-            raise refuse(f"{self.file}: {where}pad", _shown(pad), "a number of floats behind each row", 0)
+        pad = self._whole(f"{where}pad", data.get("pad", 0), "a number of elements behind each row", least=0)
+        reads = self._quantity(f"{where}reads", data["reads"]) if "reads" in data else None
+        if reads and not holds:
+            raise InputError(f"{self.file}: {where}reads is of a loaded tensor; {'holds'!r} must name it")
         rows, columns = (self._quantity(f"{where}{key}", data[key]) for key in ("rows", "columns"))
         name = self._text(f"{where}name", data["name"])
         if not name:
@@ -116,7 +123,7 @@ class Reader:
             raise InputError(
                 f"{self.file}: {where}name={name!r} is taken; a region has a name of its own, like 's{name}'"
             )
-        return SharedRegion(name, rows, columns, pad, holds, passes)
+        return SharedRegion(name, rows, columns, pad, holds, passes, reads)
 
     def _dots(self, kernel: str, dots: list[Any], where: str, regions: list[str]) -> tuple[Dot, ...]:
         there = sum(
@@ -163,6 +170,11 @@ class Reader:
         if not isinstance(text, str):
             raise InputError(f"{self.file}: {what}={_shown(text)} must be a text, in quotes")
         return text
+
+    def _whole(self, what: str, number: Any, rule: str, least: int) -> int:
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise refuse(f"{self.file}: {what}", _shown(number), rule, least)
+        return number
 
     def _flag(self, what: str, flag: Any) -> bool:
         if not isinstance(flag, bool):

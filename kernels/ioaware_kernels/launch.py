@@ -180,7 +180,7 @@ def _pack(param: Param, argument: Argument, address: Callable[[Tensor], int]) ->
         return struct.pack(_FORMATS[param.type, type(argument)], argument)
     if isinstance(argument, int):
         return (argument % (1 << 8 * param.size)).to_bytes(param.size, "little")
-    first = address(argument) + 4 * argument.at.first
+    first = address(argument) + argument.itemsize * argument.at.first
     if param.size == 8:
         return struct.pack("<Q", first)
     return VIEW.pack(first, argument.at.batch, argument.at.head, argument.at.row)

@@ -11,15 +11,14 @@ from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
+from ioaware.dtypes import ITEMSIZE
 from ioaware.problem import AttentionProblem
 from ioaware.readers.count import count_kernels
 from ioaware.readers.padded import Padded, Padding, padded
 from ioaware.traffic import Moved, Traffic
 
-from .implementation import Implementation, KernelLaunch, SharedRegion, sizes, value
+from .implementation import Implementation, KernelLaunch, Passes, SharedRegion, sizes, value
 from .run import program_of, tiles_of
-
-WORD = 4  # bytes of a float
 
 
 class Prediction(NamedTuple):
@@ -36,10 +35,11 @@ def predict(implementation: Implementation, problem: AttentionProblem) -> list[P
     of_tensors = count_kernels(program, problem, tiles)
     rows = Padding(build["TILE_Q"], build.get("KEYS", build["TILE_KV"]), build["HEAD_DIM"])
     whole = padded(program, _packed(problem) if implementation.packs_group else problem, tiles, rows)
-    return [
-        Prediction(of_tensors[x.kernel], _shared(x, whole.get(x.kernel, Padded({}, [])), of_tensors[x.kernel], named))
-        for x in implementation.launches
-    ]
+    out = []
+    for launch in implementation.launches:
+        issued, tiled = of_tensors[launch.kernel], whole.get(launch.kernel, Padded({}, []))
+        out.append(Prediction(issued, _Shared(launch, tiled, issued, named, ITEMSIZE[problem.dtype]).traffic()))
+    return out
 
 
 def _packed(problem: AttentionProblem) -> AttentionProblem:
@@ -48,34 +48,42 @@ def _packed(problem: AttentionProblem) -> AttentionProblem:
     return replace(problem, q_len=q_len * problem.group, kv_len=kv_len, heads=problem.kv_heads or 1)
 
 
-def _shared(launch: KernelLaunch, whole: Padded, issued: Traffic, named: Mapping[str, int]) -> Traffic:
-    return Traffic(
-        {
-            region.name: _element_by_element(launch, region, issued, named)
-            if region.passes
-            else _staged(launch, region, whole, named)
-            for region in launch.shared
-            if region.passes or any(region.name in dot.operands for dot in launch.dots)
-        }
-    )
+class _Shared(NamedTuple):
+    """The shared memory of one launch."""
 
+    launch: KernelLaunch
+    whole: Padded
+    issued: Traffic
+    named: Mapping[str, int]
+    itemsize: int  # bytes of an element
 
-def _element_by_element(launch: KernelLaunch, region: SharedRegion, issued: Traffic, named: Mapping[str, int]) -> Moved:
-    """Per loaded element; per element and thread block if nothing is loaded into the region."""
-    assert region.passes is not None
-    moved = issued[region.holds].read if region.holds else prod(value(n, named) for n in launch.grid) * WORD
-    if not region.holds:
-        moved *= value(region.rows, named) * value(region.columns, named)
-    return Moved(moved * value(region.passes.read, named), moved * value(region.passes.write, named))
+    def traffic(self) -> Traffic:
+        """Bytes of every region whose use the TOML tells."""
+        return Traffic(
+            {
+                region.name: self._element_by_element(region, region.passes) if region.passes else self._staged(region)
+                for region in self.launch.shared
+                if region.passes or region.reads or any(region.name in dot.operands for dot in self.launch.dots)
+            }
+        )
 
+    def _element_by_element(self, region: SharedRegion, passes: Passes) -> Moved:
+        """Per loaded element; per element and thread block if nothing is loaded into the region."""
+        if region.holds:
+            moved = self.issued[region.holds].read
+        else:
+            blocks = prod(value(n, self.named) for n in self.launch.grid)
+            moved = blocks * value(region.rows, self.named) * value(region.columns, self.named) * self.itemsize
+        return Moved(moved * value(passes.read, self.named), moved * value(passes.write, self.named))
 
-def _staged(launch: KernelLaunch, region: SharedRegion, whole: Padded, named: Mapping[str, int]) -> Moved:
-    """A tile is written once per load, or once where it is computed; the matrix products read it."""
-    read, first_use = 0, 0
-    for dot, product in zip(launch.dots, whole.dots, strict=True):
-        left = product.multiply_adds // value(dot.columns, named) if dot.columns else product.left
-        for operand, threads, elements in zip(dot.operands, dot.read_by, (left, product.right), strict=True):
-            if operand == region.name:
-                read += elements * value(threads, named)
-                first_use = first_use or elements
-    return Moved(read * WORD, (whole.loads[region.holds] if region.holds else first_use) * WORD)
+    def _staged(self, region: SharedRegion) -> Moved:
+        """A tile is written once per load, or once where it is computed; the matrix products read it."""
+        loaded = self.whole.loads[region.holds] if region.holds else 0
+        read, first_use = loaded * value(region.reads or 0, self.named), 0
+        for dot, product in zip(self.launch.dots, self.whole.dots, strict=True):
+            left = product.multiply_adds // value(dot.columns, self.named) if dot.columns else product.left
+            for operand, threads, elements in zip(dot.operands, dot.read_by, (left, product.right), strict=True):
+                if operand == region.name:
+                    read += elements * value(threads, self.named)
+                    first_use = first_use or elements
+        return Moved(read * self.itemsize, (loaded if region.holds else first_use) * self.itemsize)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+from ioaware.dtypes import ITEMSIZE
 from ioaware.problem import AttentionProblem
 from ioaware.program.recorder import Program, record
 from ioaware.readers.evaluate import TileSizes
@@ -66,8 +67,9 @@ def tensors(
     program, build = program_of(implementation, problem), implementation.build_for(problem)
     walk = Walk(program, problem, tiles_of(build))
     out = {}
-    for name, tensor in program.tensors.items():
-        out[name] = Tensor(name, _shape(walk, tensor, problem), layout)
+    for number, (name, tensor) in enumerate(program.tensors.items()):
+        dtype = problem.number_format(tensor.dtype)
+        out[name] = Tensor(name, _shape(walk, tensor, problem), layout, dtype, number)
         if tensor.role == "input":
             out[name].fill(unpacked(problem, inputs[name]))
     return out
@@ -96,7 +98,7 @@ def plans(
 def _plan(
     launch: KernelLaunch, module: Module, problem: AttentionProblem, placed: Mapping[str, Tensor], named: dict[str, int]
 ) -> Plan:
-    regions = shared_layout(launch, named)
+    regions = shared_layout(launch, named, ITEMSIZE[problem.dtype])
     arguments = [_argument(name, problem, placed, named) for name in launch.parameters]
     grid, block = ([value(q, named) for q in quantities] for quantities in (launch.grid, launch.block))
     return plan(module, launch.entry, grid, block, arguments, regions[-1].stop if regions else 0, regions)
@@ -111,12 +113,12 @@ def _argument(name: str, problem: AttentionProblem, placed: Mapping[str, Tensor]
     return int(getattr(placed[tensor].at, stride)) if dot else named[name]
 
 
-def shared_layout(launch: KernelLaunch, named: Mapping[str, int]) -> list[Region]:
-    """The regions of dynamic shared memory, one after another."""
+def shared_layout(launch: KernelLaunch, named: Mapping[str, int], itemsize: int) -> list[Region]:
+    """The regions of dynamic shared memory, one after another; `itemsize`: bytes of an element."""
     out: list[Region] = []
     for region in launch.shared:
         start = out[-1].stop if out else 0
-        out.append(Region(region.name, start, start + region_bytes(region, named)))
+        out.append(Region(region.name, start, start + region_bytes(region, named, itemsize)))
     return out
 
 

@@ -9,6 +9,9 @@ the unit roundoff), where the partial sums get about as large as
 
     size of a sum = sqrt(sum of its terms' squares) + |sum|
 
+A 16-bit kernel computes in fp32, too; the textbook formulas then round P and O to 16 bits as it does, and the noise of
+these two roundings is added, with the larger u of the format and what it loses below its smallest normal number.
+
 Without noise an input on which the textbook formulas happen to be exact, or gradients that cancel, would allow no
 rounding at all. The errors of scores reach the weights exp(s - m), and from there the sums over them.
 """
@@ -26,6 +29,7 @@ from ioaware.problem import AttentionProblem
 from ioaware.program.recorder import Program
 from ioaware.readers.algebra import accesses
 
+from .formats import FORMATS
 from .tensors import Array, unpacked
 
 PRECISION = np.dtype(np.float32)
@@ -60,7 +64,7 @@ def expected(program: Program, problem: AttentionProblem, inputs: Mapping[str, A
     """Every output of both passes, as the simulator's packed tensors name them."""
     given = dict(inputs)
     exact = reference.attention(problem, given)
-    plain = reference.evaluate(problem, given, PRECISION)
+    plain = reference.evaluate(problem, given, PRECISION, FORMATS[problem.dtype].rounded)
     reads_logarithm = any(a.kind == "read" and a.tensor.name.startswith("L") for a in accesses(program))
     allowed = noise(problem, given, exact, reads_logarithm=reads_logarithm)
     out = {}
@@ -99,9 +103,12 @@ def noise(
                     largest[name] = max(largest.get(name, 0.0), float(np.max(total, initial=0.0)))
         q0, kv0 = rows.stop, keys.stop
     info = np.finfo(PRECISION)  # the unit roundoff is half of eps
-    return {n: max(float(info.eps) / 2 * size, 2 * float(info.smallest_subnormal)) for n, size in largest.items()}
+    of_storage = largest.pop(_STORED, 0.0)
+    out = {n: max(float(info.eps) / 2 * size, 2 * float(info.smallest_subnormal)) for n, size in largest.items()}
+    return out | {"O": out["O"] + of_storage}
 
 
+_STORED = "O as stored"  # in units of 1: the noise of the roundings of P and O to 16 bits
 _OF_QUERIES = ("Q", "O", "dO", "P", "L", "l", "m", "dQ")
 
 
@@ -116,6 +123,11 @@ def _head(problem: AttentionProblem, x: Mapping[str, Array], *, reads_logarithm:
         "O": (weight + sqrt(kv)) * _size(x["P"], x["V"]), "P": weight * x["P"], "m": score, "l": weight * x["l"],
         "L": score + weight + np.abs(x["m"]) + log_l,
     }  # fmt: skip
+    if problem.dtype != "fp32":
+        stored = FORMATS[problem.dtype]
+        lost = _size(np.broadcast_to(1 / np.maximum(x["l"], 1.0), x["P"].shape), x["V"]) + 1  # of P, and of O
+        of_weights = 2 * np.sqrt(x["P"] ** 2 @ x["V"] ** 2)  # rounded one by one, and only once
+        out[_STORED] = stored.unit * (of_weights + np.abs(x["O"])) + stored.smallest * lost
     if "dO" in x:
         dp = _size(x["dO"], x["V"].T) + _size(x["dO"][:, None], x["O"][:, :, None])[:, 0]  # of dP - D
         ds, of_group = x["P"] * dp, sqrt(rows * problem.group)

@@ -83,7 +83,7 @@ def _requests(launched: Launched) -> dict[str, dict[str, int]]:
 # ------------------------------------------------------------------------------------------------ what is run
 def module_of(implementation: Implementation, case: Case) -> Module:
     """The PTX of the build that a case needs: the golden one for the project's own kernels, else compiled now."""
-    build = golden.Build(implementation, implementation.build_for(case.problem))
+    build = golden.Build(implementation, implementation.build_for(case.problem), case.problem.dtype)
     if implementation.is_own:
         return _parsed(golden.load(build), implementation.source, build.definitions)
     return _compiled(implementation.source, implementation.file, build.definitions)
@@ -109,7 +109,7 @@ def verify(
     """
     started = time.perf_counter()
     report = Report(implementation.name, case)
-    module, inputs = module_of(implementation, case), case.inputs(case.problem, seed)
+    module, inputs = module_of(implementation, case), case.values(seed)
     exact = expected(program_of(implementation, case.problem), case.problem, inputs)
     given = {**{n: repacked(e.exact) for n, e in exact.items()}, **inputs}
     on_grid = engine is None
@@ -184,8 +184,8 @@ def _memory(implementation: Implementation, case: Case, done: Run, given: Mappin
         placed = done.tensors[name]
         if tensor.role == "output" and not placed.is_written:
             yield f"{name} is not written everywhere"
-        if placed.stray_words():
-            yield f"{placed.stray_words():,} words around {name} are overwritten"
+        if placed.stray_elements():
+            yield f"{placed.stray_elements():,} elements around {name} are overwritten"
         if tensor.role == "input" and repacked(placed.values).tobytes() != given[name].astype(np.float32).tobytes():
             yield f"the input {name} is changed"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from .dropout import keep_mask
 from .problem import AttentionProblem
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+Rounding = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
 def shapes(problem: AttentionProblem) -> dict[str, tuple[int, ...]]:
@@ -50,8 +52,14 @@ def attention(problem: AttentionProblem, inputs: Arrays) -> Arrays:
     return evaluate(problem, inputs, np.dtype(np.float64))
 
 
-def evaluate(problem: AttentionProblem, inputs: Arrays, dtype: np.dtype[Any]) -> Arrays:
-    """The same formulas in any precision: in that of a kernel, they tell how exact a kernel can be expected to be."""
+def evaluate(
+    problem: AttentionProblem, inputs: Arrays, dtype: np.dtype[Any], rounded: Rounding = lambda a: a
+) -> Arrays:
+    """The same formulas in any precision: in that of a kernel, they tell how exact a kernel can be expected to be.
+
+    dtype    of all arithmetic
+    rounded  to a narrower format, as tensor cores have it: what is multiplied (P, dS) and stored (O, dQ, dK, dV)
+    """
     x = {name: np.asarray(a, dtype) for name, a in inputs.items()}
     out = {name: np.zeros(shape, dtype) for name, shape in shapes(problem).items() if name not in x}
     scale = dtype.type(1 / np.sqrt(problem.head_dim))
@@ -62,9 +70,9 @@ def evaluate(problem: AttentionProblem, inputs: Arrays, dtype: np.dtype[Any]) ->
         bias = x["padding"][kv, 0][None] if problem.padding else dtype.type(0)
         for h, g in np.ndindex(problem.kv_heads or 1, problem.group):
             with np.errstate(divide="ignore", invalid="ignore"):
-                _head(problem, x, out, scale, sees, bias, (h, g), q, kv)
+                _head(problem, x, out, scale, sees, bias, (h, g), q, kv, rounded)
         q0, kv0 = q.stop, kv.stop
-    return out
+    return out | {name: rounded(out[name]) for name in ("O", "dQ", "dK", "dV")}
 
 
 def _head(
@@ -77,6 +85,7 @@ def _head(
     head: tuple[int, int],
     q: slice,
     kv: slice,
+    rounded: Rounding,
 ) -> None:
     h, g = head
     s = scale * x["Q"][h, g, q] @ x["K"][h, kv].T + bias
@@ -88,14 +97,14 @@ def _head(
     positions = np.arange(q.start, q.stop), np.arange(kv.start, kv.stop)
     kept = keep_mask(h * problem.group + g, *positions, problem.dropout)
     z = (kept / (1 - problem.dropout)).astype(s.dtype)
-    out["O"][h, g, q] = (p * z) @ x["V"][h, kv]
+    out["O"][h, g, q] = rounded(p * z) @ x["V"][h, kv]
     out["L"][h, g, q] = m + np.log(total)
     out["l"][h, g, q], out["m"][h, g, q] = total, m
     for name, a in (("P", p), ("P_dropped", p * z), ("keep", kept)):
         out[name][h, g, q, : a.shape[1]] = a
     if "dO" in x:
         do = x["dO"][h, g, q]
-        ds = p * ((do @ x["V"][h, kv].T) * z - (do * out["O"][h, g, q]).sum(axis=-1, keepdims=True))
-        out["dV"][h, kv] += (p * z).T @ do
+        ds = rounded(p * ((do @ x["V"][h, kv].T) * z - (do * out["O"][h, g, q]).sum(axis=-1, keepdims=True)))
+        out["dV"][h, kv] += rounded(p * z).T @ do
         out["dQ"][h, g, q] = scale * ds @ x["K"][h, kv]
         out["dK"][h, kv] += scale * ds.T @ x["Q"][h, g, q]

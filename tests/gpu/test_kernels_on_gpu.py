@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ioaware import reference
+from ioaware.dtypes import ITEMSIZE
 from ioaware.errors import InputError
 from ioaware.problem import AttentionProblem
 from ioaware_kernels.cases import Case, denormal, matrix
@@ -18,9 +19,10 @@ from ioaware_kernels.cuda_engine import FREE_SHARED_BYTES, CudaEngine
 from ioaware_kernels.implementation import load, names, region_bytes, sizes
 from ioaware_kernels.ptx.shadow import OUTSIDE
 from ioaware_kernels.run import plans, program_of, run, tensors
-from ioaware_kernels.tensors import far_apart, padded
+from ioaware_kernels.tensors import far_apart
 from ioaware_kernels.tolerance import Expected, compare, expected
 from ioaware_kernels.verify import module_of, verify
+from tests.fitting import head_dim_for, with_gaps
 from tests.messages.command import call
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:CUDA path could not be detected:UserWarning")]
@@ -57,7 +59,7 @@ def test_source(kernel, case):
 # ------------------------------------------------------------------------------------------------ against the executor
 def given(case):
     """What a kernel reads: the inputs, and for a backward pass the outputs of the forward pass."""
-    inputs = case.inputs(case.problem, SEED)
+    inputs = case.values(SEED)
     return {**{n: a.astype(np.float32) for n, a in reference.attention(case.problem, dict(inputs)).items()}, **inputs}
 
 
@@ -66,19 +68,20 @@ def test_both_engines_agree(kernel, case):
     implementation, inputs = KERNELS[kernel], given(case)
     module = module_of(implementation, case)
     here, there = (run(implementation, module, case.problem, inputs, case.layout, e) for e in (None, CudaEngine()))
-    known = expected(program_of(implementation, case.problem), case.problem, case.inputs(case.problem, SEED))
+    known = expected(program_of(implementation, case.problem), case.problem, case.values(SEED))
     for name, values in there.outputs.items():
         of_executor = Expected(here.outputs[name].astype(np.float64), known[name].tolerance, known[name].matters)
         assert compare(values, of_executor).is_fine, name
 
 
 # ------------------------------------------------------------------------------------------------ shared memory
-def general(kernel, head_dim, q_len=37, **how):
-    """A ragged case with GQA."""
+def general(kernel, head_dim, dtype=None, **how):
+    """A ragged case with GQA, in the first dtype of the kernel unless another is given."""
     implementation = KERNELS[kernel]
     problem = AttentionProblem(
-        q_len=min(q_len, 4) if implementation.packs_group else q_len, kv_len=75, head_dim=head_dim, batch=2, heads=4,
-        kv_heads=2, mask=implementation.masks[0], dtype="fp32", direction=implementation.direction,
+        q_len=4 if implementation.packs_group else 37, kv_len=75, head_dim=head_dim_for(implementation, head_dim),
+        batch=2, heads=4, kv_heads=2, mask=implementation.masks[0], dtype=dtype or implementation.dtypes[0],
+        direction=implementation.direction,
     )  # fmt: skip
     return Case(problem, **how)
 
@@ -94,21 +97,24 @@ def shared_bytes(kernel, case):
     """Of every launch of a kernel."""
     implementation = KERNELS[kernel]
     named = sizes(case.problem, implementation.build_for(case.problem))
-    return [sum(region_bytes(r, named) for r in launch.shared) for launch in implementation.launches]
+    itemsize = ITEMSIZE[case.problem.dtype]
+    return [sum(region_bytes(r, named, itemsize) for r in launch.shared) for launch in implementation.launches]
 
 
-LARGE = [name for name in KERNELS if max(shared_bytes(name, general(name, 200))) > FREE_SHARED_BYTES]
+EVERY = [(name, general(name, 200, dtype)) for name, kernel in KERNELS.items() for dtype in kernel.dtypes]
+LARGE = [(name, case) for name, case in EVERY if max(shared_bytes(name, case)) > FREE_SHARED_BYTES]
 
 
 @pytest.mark.parametrize("from_source", [False, True], ids=["ptx", "source"])
-@pytest.mark.parametrize("kernel", LARGE)
-def test_more_than_48_kb_of_shared_memory(kernel, from_source):
-    judged(kernel, general(kernel, 200), CudaEngine(from_source=from_source))
+@of(LARGE)
+def test_more_than_48_kb_of_shared_memory(kernel, case, from_source):
+    judged(kernel, case, CudaEngine(from_source=from_source))
 
 
-def test_all_of_the_shared_memory_and_no_byte_more(gpu):
+@pytest.mark.parametrize("kernel", ["flash2", "flash2_mma"])
+def test_all_of_the_shared_memory_and_no_byte_more(kernel, gpu):
     most = gpu.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
-    placed, (plan,) = planned("flash2", general("flash2", 64))
+    placed, (plan,) = planned(kernel, general(kernel, 64))
     CudaEngine()(plan._replace(shared_bytes=most))
     assert placed["O"].is_written
     with pytest.raises(InputError, match=rf"bytes of shared memory={most + 4:,}: .*nearest legal value is {most:,}$"):
@@ -133,17 +139,19 @@ def test_streams(from_source, gpu):
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong
-def test_a_store_beyond_the_last_row_is_seen():
+@pytest.mark.parametrize("kernel", ["flash2", "flash2_mma"])
+def test_a_store_beyond_the_last_row_is_seen(kernel):
     """One row too many lands in the guard zone behind each head."""
-    case = general("flash2", 20, layout=padded)
-    placed, (plan,) = planned("flash2", case)
+    case = general(kernel, 20, layout=with_gaps(KERNELS[kernel]))
+    placed, (plan,) = planned(kernel, case)
     around = placed["Q"].buffer.holds == OUTSIDE
-    placed["Q"].buffer.words[around] = 0  # the row too many is computed from numbers, not from poison, which is a NaN
+    # the row too many is computed from numbers, not from poison, which is a NaN
+    placed["Q"].buffer.words.view(f"i{placed['Q'].itemsize}")[around] = 0
     arguments = [case.problem.q_len + 1 if a == case.problem.q_len else a for a in plan.arguments]
     CudaEngine()(plan)
-    assert placed["O"].stray_words() == 0
+    assert placed["O"].stray_elements() == 0
     CudaEngine()(plan._replace(arguments=tuple(arguments)))
-    assert placed["O"].stray_words() > 0
+    assert placed["O"].stray_elements() > 0
 
 
 STRAY = """
@@ -178,7 +186,8 @@ def test_a_stray_access_is_one_sentence():
 
 # ------------------------------------------------------------------------------------------ the command and the example
 def test_the_command(tmp_path):
-    result = call(tmp_path, "verify", "--engine", "cuda", "--kernel", "flash2", "--kernel", "flash2_backward")
+    kernels = [part for name in ("flash2", "flash2_mma", "flash2_backward") for part in ("--kernel", name)]
+    result = call(tmp_path, "verify", "--engine", "cuda", *kernels)
     assert result.code == 0
     assert result.err.startswith("left out: ")
     assert result.err.count("\n") == 1

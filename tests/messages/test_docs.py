@@ -12,6 +12,7 @@ import pytest
 from ioaware.algorithms import find
 from ioaware.problem import AttentionProblem
 from ioaware.program_file import check, load_programs
+from ioaware_kernels.implementation import load
 from tests.compiler import needs_nvrtc
 from tests.messages.command import call
 
@@ -62,6 +63,8 @@ def test_docs_show_the_table_of_flash2():
     assert shown["build"][0] in real["build"]
     assert shown["launch"] == real["launch"]
     assert (shown["algorithm"], shown["masks"]) == (real["algorithm"], real["masks"])
+    kernel = load("flash2")
+    assert (tuple(shown["dtypes"]), shown["aligned"]) == (kernel.dtypes, kernel.aligned)
 
 
 @needs_nvrtc

@@ -101,7 +101,7 @@ WRONG = {
 def told(text):
     """The text without what depends on how an array library sums up."""
     text = re.sub(r"(rounding explains\s+)[\d.e-]+", r"\1#", text)
-    return re.sub(r"^((?:flash2)  .*?)\b\d\.\d\d\b(?=  )", r"\1#.##", text, flags=re.MULTILINE)
+    return re.sub(r"^(flash2(?:_mma)?  .*?)\b\d\.\d\d\b(?=  )", r"\1#.##", text, flags=re.MULTILINE)
 
 
 @pytest.fixture
@@ -118,6 +118,16 @@ def test_a_kernel_that_fails(edit, tmp_path, snapshot):
     assert result.code == 1
     assert result.err.startswith("Error: 2 of 2 cases fail, the first: flash2 (40x40, d=20): ")
     assert result.err.count("\n") == 1
+    assert told(result.out + result.err) == snapshot
+
+
+@needs_pinned
+@pytest.mark.usefixtures("no_time")
+def test_a_copy_that_is_not_waited_for(tmp_path, snapshot):
+    files = changed("        wait_group<0>();\n", "", "flash2_mma")
+    options = ("--kernel", "flash2_mma.cu", "--dtype", "bf16", "--N", "40", "--d", "24")
+    result = call(written(tmp_path, files), "verify", *options)
+    assert result.code == 1
     assert told(result.out + result.err) == snapshot
 
 

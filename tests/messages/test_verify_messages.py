@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 
@@ -32,6 +33,17 @@ OPTIONS = lines("""
     verify --kernel split_kv --q-len 3 --kv-len 8 --heads 8 --kv-heads 1
     verify --kernel split_kv --N 64
     verify --kernel split_kv --q-len 1 --kv-len 8 --heads 32 --kv-heads 1
+    verify --kernel flash2 --dtype fp16
+    verify --kernel flash2 --dtype fp8
+    verify --kernel flash2 --dtype float12
+    verify --kernel flash2 --dtype ''
+    verify --kernel flash2_mma --dtype fp32
+    verify --kernel flash2_mma --d 20
+    verify --kernel flash2_mma --d 136
+    verify --kernel flash2_mma --d 257
+    verify --dtype fp64
+    verify --dtype bf16 --d 20
+    verify --dtype bf16 --kernel flash2_mma --kernel flash2
     verify --kernel flash2 --source
     verify --kernel flash2 --source --engine grid
     verify --kernel flash2 --engine gpu
@@ -66,7 +78,7 @@ CLICK = [  # what click itself says depends on its version: only what must be in
     ("verify --json=yes", "--json"),
     ("verify flash2", "flash2"),
     *((f"verify --kernel flash2 --{name} {value}", f"--{name}") for name, value in (  # a kernel has no choice there
-        ("dtype", "fp32"), ("mask", "causal"), ("direction", "bwd"), ("dropout", "0.1"), ("d-v", "32"),
+        ("mask", "causal"), ("direction", "bwd"), ("dropout", "0.1"), ("d-v", "32"),
     )),
 ]  # fmt: skip
 
@@ -76,7 +88,7 @@ def test_what_click_refuses(command, named, tmp_path):
     assert named in refused(tmp_path, command)
 
 
-ENVIRONMENT = [("KERNEL", "flash3"), ("SEED", "many"), ("ENGINE", "gpu"), ("N", "0"), ("SOURCE", "1")]
+ENVIRONMENT = [("KERNEL", "flash3"), ("DTYPE", "fp8"), ("SEED", "many"), ("ENGINE", "gpu"), ("N", "0"), ("SOURCE", "1")]
 
 
 @pytest.mark.parametrize(("name", "value"), ENVIRONMENT, ids=[f"IOAWARE_{n}={v}" for n, v in ENVIRONMENT])
@@ -106,7 +118,8 @@ def test_a_number_of_many_digits(command, files, tmp_path):
     assert call(written(tmp_path, files), *shlex.split(command)).code in (0, 2)
 
 
-FLAGS = {"head_dim": "--d", "kv_heads": "--kv-heads", "q_len": "--q-len", "kernel": "--kernel"}
+NAMED = re.compile(r"Error: (\w+)=.*the nearest legal value is (\w+)$")
+FLAGS = {"head_dim": "--d", "kv_heads": "--kv-heads", "q_len": "--q-len", "kernel": "--kernel", "dtype": "--dtype"}
 ADVISED = [f"{command} --kv-len 4" if "--kv-len" not in command else command for command in lines("""
     verify --kernel flash3 --q-len 1
     verify --kernel flash2 --q-len 1 --d 300
@@ -120,6 +133,10 @@ ADVISED = [f"{command} --kv-len 4" if "--kv-len" not in command else command for
     verify --kernel split_kv --q-len 1 --heads 17 --kv-heads 1
     verify --kernel flash2 --q-len 1 --seed -1
     verify --causal --d 257 --q-len 1
+    verify --kernel flash2_mma --d 20 --q-len 1
+    verify --kernel flash2_mma --d 257 --q-len 1
+    verify --kernel flash2_mma --dtype fp32 --q-len 1
+    verify --dtype float12 --q-len 1
 """)]  # fmt: skip
 
 
@@ -130,7 +147,7 @@ def test_the_advice_leads_to_a_kernel_that_is_verified(command, tmp_path):
         result = call(tmp_path, *tried)
         if result.code == 0:
             return
-        name, value = (ADVICE.search(result.err) or MEANT.search(result.err)).groups()
+        name, value = next(filter(None, (rule.search(result.err) for rule in (ADVICE, MEANT, NAMED)))).groups()
         flag = FLAGS.get(name, f"--{name}")
         tried += [flag, value] if flag not in tried else []
         tried[tried.index(flag) + 1] = value
@@ -185,7 +202,8 @@ RULES = {
     **keys("direction = 3", 'direction = "fwd+bwd"', 'masks = "full"', 'masks = ["padding"]', "masks = [3]"),
     **keys('order_dependent = ["Q"]', 'order_dependent = ["dQ"]', "order_dependent = [3]", "order_dependent = 3"),
     **keys('order_dependent = "O"', "masks = []"),
-    **keys("packs_group = 1", 'strided = "no"'),
+    **keys("packs_group = 1", 'strided = "no"', 'dtypes = "fp16"', "dtypes = []", 'dtypes = ["fp64"]', "dtypes = [16]"),
+    **keys("aligned = 0", "aligned = 1.5", "aligned = true", 'aligned = "8"'),
     "no backward pass": keys('direction = "bwd"')['direction = "bwd"'].replace('algorithm = "flash2"',
                                                                                 'algorithm = "split_kv"'),
     # builds
@@ -227,6 +245,8 @@ RULES = {
     **parts(REGION, 'holds = "Q" -> holds = "X"', 'holds = "Q" -> holds = 3', 'holds = "Q" -> holds = ""'),
     **parts(PASSED, "{ read = 1, write = 1 } -> 3", "read = 1,  -> ", ", write = 1 -> ", "read = 1 -> reads = 1"),
     **parts(PASSED, "read = 1 -> read = 0", "write = 1 -> write = 1.5", 'read = 1 -> read = "READS"'),
+    **parts(REGION, "pad = 1 -> reads = 0", "pad = 1 -> reads = 1.5", 'pad = 1 -> reads = "READS"'),
+    **parts(REGION, 'holds = "Q" -> reads = 1'),
     # matrix products
     "dots = 3": table(DOTS, "dots = 3\n"),
     "dots = [3, 3]": table(DOTS, "dots = [3, 3]\n"),

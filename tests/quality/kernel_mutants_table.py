@@ -30,6 +30,7 @@ SOME, OTHERS = "naive flash2 split_kv", "online_softmax flash2_causal"  # for a 
 
 # A decoding kernel's cases for the same purposes
 DECODING = {"37x41": "2x300", "1x65": "2x300", "batch 2": "far apart", "64x64": "1x512", "34x70": "2x280"}
+VECTORS = {"34x70": "34x140"}  # those of a kernel for tensor cores
 
 # Texts that several kernels have
 LOADED = "first + i < length && c < columns ? rows[(first + i) * stride + c]"

@@ -18,10 +18,11 @@ from ioaware_kernels.implementation import Implementation
 from ioaware_kernels.ptx import findings
 from ioaware_kernels.verify import Report, verify
 from tests.compiler import needs_nvrtc
+from tests.quality.kernel_mutants_mma import TENSOR_CORES
 from tests.quality.kernel_mutants_own import DERIVATIVES, FLASH1, NAIVE, SPLITS
-from tests.quality.kernel_mutants_table import BOUNDS, CAUSAL, DECODING, HEADS, SOFTMAX, TILES, Mutant
+from tests.quality.kernel_mutants_table import BOUNDS, CAUSAL, DECODING, HEADS, SOFTMAX, TILES, VECTORS, Mutant
 
-ROWS = [*TILES, *HEADS, *SOFTMAX, *BOUNDS, *CAUSAL, *FLASH1, *NAIVE, *DERIVATIVES, *SPLITS]
+ROWS = [*TILES, *HEADS, *SOFTMAX, *BOUNDS, *CAUSAL, *FLASH1, *NAIVE, *DERIVATIVES, *SPLITS, *TENSOR_CORES]
 MUTANTS = [row._replace(kernel=kernel) for row in ROWS for kernel in row.kernel.split()]
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
 BROKEN = {  # what stands in a barrier's place, and a part of what must be found
@@ -45,11 +46,11 @@ def source_of(kernel: str) -> str:
 
 
 def broken_barriers() -> Iterator[tuple[str, int, str]]:
-    """Every barrier of every kernel, by its position: removed, and of two kernels in the other ways too."""
+    """Every barrier of every kernel, by its position: removed, and of three kernels in the other ways too."""
     for kernel in implementation.names():
         for n, barrier in enumerate(BARRIER.findall(source_of(kernel))):
             for change in BROKEN[barrier]:
-                if change == "removed" or kernel in ("naive", "split_kv"):
+                if change == "removed" or kernel in ("naive", "split_kv", "flash2_mma"):
                     yield kernel, n, change
 
 
@@ -66,7 +67,8 @@ def changed(source: str, mutant: Mutant) -> str:
 
 def case_of(kernel: Implementation, name: str) -> Case:
     """The last case of the matrix with that name: of several masks the causal one."""
-    name = DECODING.get(name, name) if kernel.packs_group else name
+    translated = DECODING if kernel.packs_group else VECTORS if kernel.aligned > 1 else {}
+    name = translated.get(name, name)
     return [case for case in matrix(kernel) if name in str(case)][-1]
 
 
@@ -78,17 +80,24 @@ def verified(tmp_path: Path) -> Callable[[str, str, str], Report]:
         path = tmp_path / f"{kernel}.cu"
         path.write_text(source)
         copy = implementation.load(str(path))
-        return verify(copy, case_of(copy, case))
+        return verify(copy, case_of(copy, case), requests=copy.aligned > 1)
 
     return verified
 
 
+def caught_by(report: Report) -> set[str]:
+    """The checks that do not hold, and `banks`, which is none: 16 bytes of each lane take 4 passes over the banks."""
+    requests = [r for launched, _ in report.launches for r in launched.counts.requests.values()]
+    checks = {check for check, problems in report.problems.items() if problems}
+    return checks | {"banks"} if any(r.passes > 4 * r.requests for r in requests) else checks
+
+
 def tell(what: str, report: Report, record_property: Callable[[str, object], None]) -> set[str]:
     """The checks that caught it; printed for `pytest -rP`, and in a JUnit report."""
-    caught = [check for check, problems in report.problems.items() if problems]
-    print(f"{what} -> {', '.join(caught) or 'nothing'}")
-    record_property("caught by", caught)
-    return set(caught)
+    caught = caught_by(report)
+    print(f"{what} -> {', '.join(sorted(caught)) or 'nothing'}")
+    record_property("caught by", sorted(caught))
+    return caught
 
 
 def test_no_two_mistakes_have_the_same_name():
@@ -118,7 +127,7 @@ def test_broken_barrier_is_found(kernel, nth, change, verified, record_property)
 @pytest.mark.parametrize(("kernel", "case"), sorted({(m.kernel, m.case) for m in MUTANTS}))
 def test_the_unchanged_kernel_passes(kernel, case, verified):
     report = verified(kernel, source_of(kernel), case)
-    assert report.is_fine, report.problems
+    assert not caught_by(report), report.problems
 
 
 @pytest.mark.parametrize("kernel", implementation.names())

@@ -8,6 +8,7 @@ plants, which has the other bugs.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from math import log, sqrt
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from ioaware import reference
 from ioaware.errors import InputError
 from ioaware.problem import AttentionProblem
 from ioaware_kernels.cases import Case, normal
+from ioaware_kernels.formats import FORMATS
 from ioaware_kernels.implementation import load, names
 from ioaware_kernels.launch import GridEngine
 from ioaware_kernels.ptx.analyse import defined, used
@@ -29,6 +31,7 @@ from ioaware_kernels.tensors import Placement, far_apart, interleaved, packed, p
 from ioaware_kernels.tolerance import compare, expected
 from ioaware_kernels.verify import module_of, verify
 from tests.compiler import MISSING
+from tests.fitting import with_gaps
 
 REPORTS = {
     1: "Dao-AILab/flash-attention#1778, #2053: causal is bottom-right; more queries than keys leave empty rows",
@@ -60,7 +63,7 @@ NOT_HERE = {
     "softcap": (26,),  # sglang#33915
     "biases": (27,),  # flash-attention#907, vllm PR#945, keras-hub PR#2862, attention-gym PR#86
     "overlapping launches": (14,),  # flash-attention PR#2481
-    "tensor cores": (34,),  # cutlass#1840, #2452; what the assembler says is read by .ci/machine_code.py
+    "wgmma": (34,),  # cutlass#1840, #2452; what the assembler says is read by .ci/machine_code.py
 }
 TESTED: set[int] = set()
 
@@ -83,18 +86,24 @@ def test_every_report_is_tested_or_excused():
 
 # ------------------------------------------------------------------------------------------------ what is run
 KERNELS = names()
+ALIGNED = [kernel for kernel in KERNELS if load(kernel).aligned > 1]
 FORWARD, BACKWARD = ([kernel for kernel in KERNELS if load(kernel).direction == way] for way in ("fwd", "bwd"))
 WITH_L = [kernel for kernel in FORWARD if any("L" in launch.parameters for launch in load(kernel).launches)]
 
 
 def case_of(kernel, q_len, kv_len, mask="full", inputs=normal, layout=packed, **shape):
-    shape = {"head_dim": 8, "direction": load(kernel).direction, "dtype": "fp32", **shape}
+    implementation = load(kernel)
+    shape = {"head_dim": 8, "direction": implementation.direction, "dtype": implementation.dtypes[0], **shape}
+    layout = with_gaps(implementation) if layout is padded else layout
     return Case(AttentionProblem(q_len=q_len, kv_len=kv_len, mask=mask, **shape), inputs, layout)
 
 
 def cases(*lengths, only=KERNELS, masks=("full", "causal"), **what):
-    """Kernels and cases: every kernel with every mask and every (q_len, kv_len), as far as it solves the problem."""
-    every = [(k, case_of(k, *length, mask, **what)) for k in only for mask in masks for length in lengths]
+    """Kernels and cases: every kernel with every dtype, mask and (q_len, kv_len), as far as it solves the problem."""
+    every = [
+        (kernel, case_of(kernel, *length, mask, dtype=dtype, **what))
+        for kernel in only for dtype in load(kernel).dtypes for mask in masks for length in lengths
+    ]  # fmt: skip
     return [(kernel, case) for kernel, case in every if load(kernel).solves(case.problem)]
 
 
@@ -108,7 +117,7 @@ def fine(kernel, case):
 
 
 def launched(implementation, problem, inputs=None, layout=packed, options=None):
-    inputs = inputs or normal(problem, 0)
+    inputs = inputs or Case(problem).values(0)
     given = {**reference.attention(problem, inputs), **inputs}
     module = module_of(implementation, Case(problem))
     return run(implementation, module, problem, given, layout, GridEngine(options or Options()))
@@ -123,7 +132,7 @@ def outputs(kernel, *what, **more):
 @each((7, 3), (16, 1), (5, 4), (2, 40), masks=["causal"], only=WITH_L)
 def test_causal_is_bottom_right_and_empty_rows_are_zero(kernel, case):
     fine(kernel, case)
-    problem, inputs = case.problem, normal(case.problem, 0)
+    problem, inputs = case.problem, case.values(0)
     got, empty = outputs(kernel, problem, inputs), max(problem.q_len - problem.kv_len, 0)
     assert not got["O"][:, :, :empty].any()
     assert (got["L"][:, :, :empty] == -np.inf).all()
@@ -144,7 +153,7 @@ def test_empty_rows_have_no_gradient_and_give_none(kernel, case):
 
 
 @reports(2, 25)
-@each((2, 37), only=WITH_L, masks=["full"], batch=2, heads=6, kv_heads=2)
+@each((2, 37), only=WITH_L, masks=["full"], batch=2, heads=6, kv_heads=2, head_dim=16)  # its root is in every dtype
 def test_l_is_the_natural_logarithm_of_each_query_heads_own_sum(kernel, case):
     """All scores of query head h are h, so its L is h + ln(kv_len)."""
     inputs = normal(case.problem, 0)
@@ -173,14 +182,18 @@ def test_nan_in_unused_slots_of_a_cache_never_leaks(kernel, case):
 
 # ------------------------------------------------------------------------------------------------ 32-bit offsets
 def with_far_rows(implementation, problem):
-    """(findings, whether the values are right) with rows 2^29 elements apart: columns alone fit into 32 bits."""
-    inputs, row = normal(problem, 0), 1 << 29
+    """(findings, whether the values are right) with rows about 2^29 elements apart: columns alone fit into 32 bits.
+
+    No two tensors have the same strides, as they have in the layouts of `verify`.
+    """
+    inputs = Case(problem).values(0)
     given = {**reference.attention(problem, inputs), **inputs}
     placed = tensors(implementation, problem, given)
-    for tensor in placed.values():
-        (b, h, r, c), memory = tensor.shape, tensor.buffer
-        tensor.at, starts = Placement(0, h * r * row, r * row, row, c), [4 * row * n for n in range(b * h * r)]
-        tensor.buffer = Buffer(tensor.name, memory.words, memory.holds, starts, [4 * c] * len(starts))
+    for n, tensor in enumerate(placed.values()):
+        (b, h, r, c), memory, row = tensor.shape, tensor.buffer, (1 << 29) + 8 * n
+        tensor.at, size = Placement(0, h * r * row, r * row, row, c), tensor.itemsize
+        starts = [size * row * i for i in range(b * h * r)]
+        tensor.buffer = Buffer(tensor.name, memory.words, memory.holds, starts, [size * c] * len(starts))
     found = []
     for ready in plans(implementation, module_of(implementation, Case(problem)), problem, placed):
         found += GridEngine(Options(races=True))(ready).findings
@@ -201,8 +214,15 @@ def narrowed(kernel):
     return [i for i in kernel.instructions() if any(n in wide and kernel.type_of(n)[1:] != "64" for n in defined(i))]
 
 
+FAR = {"batch": 2, "heads": 2}
+
+
 @reports(10, 11)
-@each((9, 11), batch=2, heads=2, head_dim=5)
+@pytest.mark.parametrize(
+    ("kernel", "case"),
+    cases((9, 11), head_dim=5, **FAR) + cases((9, 11), head_dim=8, only=ALIGNED, **FAR),
+    ids=str,
+)
 def test_offsets_do_not_overflow_32_bits(kernel, case):
     assert with_far_rows(load(kernel), case.problem) == ([], True)
 
@@ -211,8 +231,9 @@ def test_offsets_do_not_overflow_32_bits(kernel, case):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_no_stride_is_ever_less_than_64_bits(kernel):
     implementation = load(kernel)
-    for build in implementation.builds:
-        module = module_of(implementation, case_of(kernel, 1, 1, implementation.masks[0], head_dim=build["HEAD_DIM"]))
+    for build, dtype in product(implementation.builds, implementation.dtypes):
+        case = case_of(kernel, 1, 1, implementation.masks[0], head_dim=build["HEAD_DIM"], dtype=dtype)
+        module = module_of(implementation, case)
         assert [i.text for k in module.kernels.values() for i in narrowed(k)] == []
 
 
@@ -230,7 +251,7 @@ def test_no_race_and_the_same_bits_in_another_order(kernel, case):
 def equal_and_huge(problem, seed):
     """All scores 133120^2 sqrt(d): scale times them is inexact, and a fused multiply-add would keep the rest."""
     x = normal(problem, seed)
-    x["Q"][...] = x["K"][...] = 133_120.0
+    x["Q"][...] = x["K"][...] = min(133_120.0, FORMATS[problem.dtype].largest)
     return x
 
 
@@ -240,7 +261,7 @@ def lowest(every):
     def inputs(problem, seed):
         x = normal(problem, seed)
         x["Q"][..., 0], x["K"][..., 0] = 1.0, 0.0
-        x["K"][:, ::every, 0] = np.finfo(np.float32).min
+        x["K"][:, ::every, 0] = -FORMATS[problem.dtype].largest
         return x
 
     inputs.__name__ = f"one in {every} at the lowest"
@@ -260,9 +281,9 @@ def test_a_split_of_which_a_row_sees_nothing(kernel, case):
 
 
 def between_guards(shape):
-    """Contiguous as batch, rows, heads, columns, with a guard zone around each sequence."""
+    """Contiguous as batch, rows, heads, columns, with a guard zone of one vector around each sequence."""
     b, h, r, c = shape
-    return Placement(5, r * h * c + 7, c, h * c, 5 + b * (r * h * c + 7))
+    return Placement(8, r * h * c + 8, c, h * c, 8 + b * (r * h * c + 8))
 
 
 @reports(28)
@@ -274,10 +295,13 @@ def test_values_of_another_width_are_refused(kernel):
 
 RIGHT = {
     "ragged ends": ((5, 6, 9, 31), cases((5, 9), (33, 12), (12, 31), (5, 503), head_dim=7, layout=padded)),
+    "ragged ends of vectors": ((5, 6, 31), cases((5, 9), (65, 12), (12, 63), (5, 503), head_dim=24, layout=padded,
+                                                 only=ALIGNED)),
     "flash-attention's lengths": ((31,), cases((1, 239), (239, 3), (3, 799), (113, 128))),
     **{f"head_dim {d}": ((31,), cases((3, 19), head_dim=d, layout=padded))
        for d in (1, 32, 40, 59, 64, 80, 96, 111, 128, 160, 192, 224, 256)},
-    "equal and huge scores": ((20,), cases((5, 70), inputs=equal_and_huge, head_dim=20, only=FORWARD)),
+    "equal and huge scores": ((20,), cases((5, 70), inputs=equal_and_huge, head_dim=20, only=FORWARD)
+                              + cases((5, 140), inputs=equal_and_huge, head_dim=24, only=ALIGNED)),
     "the lowest number": ((20, 21), cases((5, 70), inputs=lowest(3)) + cases((5, 70), inputs=lowest(1), only=FORWARD)),
     "precision": ((33,), cases((16, 64), head_dim=64)),
     "splits": ((22,), cases(*((2, n) for n in (1, 255, 256, 257, 511, 512, 513, 8193)), only=["split_kv"])),
@@ -307,6 +331,13 @@ class Mutant(NamedTuple):
     noticed: set[str]
 
 
+COPY = 'asm volatile("cp.async.cg'
+K_WITHOUT_ZEROS = """\
+for (int n = 0; n < TILE_KV; n += THREADS / (HEAD_DIM / 8)) {
+            const int i = n + threadIdx.x / (HEAD_DIM / 8), c = threadIdx.x % (HEAD_DIM / 8);
+            if (first_kv + i < kv_len)
+                cp_async(sK + stage + swizzled(i, c), k_rows + (first_kv + i) * K.row + 8 * c, 8 * c < head_dim);
+        }"""
 LOAD = "first + i < length && c < columns ? rows[(first + i) * stride + c] : 0.0f"
 SHIFT, INFINITE = {"m_new == MINUS_INFINITY ? 0.0f : m_new": "m_new"}, "__int_as_float(0xff800000)"
 EMPTY_ROWS = {"q_len": 9, "kv_len": 5, "mask": "causal"}
@@ -316,6 +347,17 @@ MUTANTS = {
     "finite -inf": Mutant((3,), "flash2_causal", {INFINITE: "-49993.98f", **SHIFT}, EMPTY_ROWS, {"values"}),
     "tail left over": Mutant((6,), "flash2", {"tile[i * LD + c] =": "if (first + i < length) tile[i * LD + c] ="},
         {"q_len": 5, "kv_len": 70}, {"findings", "shared"}),
+    "copies without zeros": Mutant((6,), "flash2_mma", {COPY: f"if (there) {COPY}"},
+        {"q_len": 5, "kv_len": 70}, {"findings", "shared"}),
+    "the tile before left over": Mutant((6,), "flash2_mma", {COPY: f"if (there) {COPY}"},
+        {"q_len": 5, "kv_len": 135, "head_dim": 64}, {"shared"}),
+    "only V's tail is zeros": Mutant((5,), "flash2_mma",
+        {"load_tile<TILE_KV>(sK + stage, k_rows, K.row, first_kv, kv_len, head_dim);": K_WITHOUT_ZEROS},
+        {"q_len": 5, "kv_len": 70}, {"findings", "shared"}),
+    "a barrier missing after copies": Mutant((12, 13), "flash2_mma", {"__syncthreads();  // the tile": "// the tile"},
+        {"q_len": 70, "kv_len": 140}, {"findings"}),
+    "copies not waited for": Mutant((13,), "flash2_mma", {"        wait_group<0>();\n": ""},
+        {"q_len": 5, "kv_len": 140}, {"values", "findings"}),
     "early exit": Mutant((22, 23), "split_kv", {"if (r >= rows)": "if (r >= rows || l == 0.0f)"},
         EMPTY_SPLIT, {"values", "findings"}),
     "wrong slot": Mutant((23,), "split_kv", {"[row * L_part.row] =": "[(l == 0.0f ? query : row) * L_part.row] ="},
@@ -354,13 +396,32 @@ def test_a_bug_put_back_is_noticed(mutant, changed):
     assert mutant.noticed <= {check for check, found in problems.items() if found}, problems
 
 
-@pytest.mark.parametrize("kernel", ["flash2", "flash2_backward"])
-def test_a_32_bit_row_offset_is_noticed(kernel, changed):
-    narrow = changed(kernel, {LOAD: LOAD.replace("(first + i) * stride", "(int)((first + i) * stride)")})
+O_ROW = "i * O.row + column"
+NARROW = {
+    "flash2": (LOAD, LOAD.replace("(first + i) * stride", "(int)((first + i) * stride)")),
+    "flash2_backward": (LOAD, LOAD.replace("(first + i) * stride", "(int)((first + i) * stride)")),
+    "flash2_mma": ("rows + (first + i) * stride", "rows + (int)((first + i) * stride)"),
+    "flash2_mma, O": (O_ROW, O_ROW.replace("i * O.row", "(int)(i * O.row)")),
+}
+
+
+@pytest.mark.parametrize(("kernel", "edit"), NARROW.items(), ids=NARROW)
+def test_a_32_bit_row_offset_is_noticed(kernel, edit, changed):
+    kernel, _, _ = kernel.partition(",")
+    narrow = changed(kernel, dict([edit]))
     case = case_of(kernel, 9, 11, batch=2, layout=far_apart)
     assert verify(narrow, case).is_fine  # neither packed rows nor batches far apart show it
     assert any(narrowed(k) for k in module_of(narrow, case).kernels.values())
     found, right = with_far_rows(narrow, case.problem)
+    assert found
+    assert not right
+
+
+@pytest.mark.parametrize("edit", [("v_rows, V.row", "v_rows, K.row"), ("O.row", "Q.row")], ids="VO")
+@pytest.mark.parametrize("kernel", ["flash2", "flash2_mma"])
+def test_another_tensors_stride_is_noticed(kernel, edit, changed):
+    mixed = changed(kernel, dict([edit]))
+    found, right = with_far_rows(mixed, case_of(kernel, 9, 11).problem)
     assert found
     assert not right
 

@@ -10,15 +10,16 @@ from ioaware_kernels.cuda_engine import CudaEngine
 from ioaware_kernels.implementation import load
 from ioaware_kernels.launch import Module, launch
 from ioaware_kernels.tensors import Tensor, packed
+from tests.fitting import head_dim_for
 
 
-def ragged(kernel, head_dim=20, **inputs):
-    """A case with GQA that fills no tile."""
+def ragged(kernel, head_dim=20, dtype=None, **inputs):
+    """A case with GQA that fills no tile, in the first dtype of the kernel unless another is given."""
     implementation = load(kernel)
     lengths = {"q_len": 2, "kv_len": 41} if implementation.packs_group else {"q_len": 37, "kv_len": 41}
     problem = AttentionProblem(
-        **lengths, head_dim=head_dim, batch=2, heads=4, kv_heads=2, mask=implementation.masks[0], dtype="fp32",
-        direction=implementation.direction,
+        **lengths, head_dim=head_dim_for(implementation, head_dim), batch=2, heads=4, kv_heads=2,
+        mask=implementation.masks[0], dtype=dtype or implementation.dtypes[0], direction=implementation.direction,
     )  # fmt: skip
     return implementation, Case(problem, **inputs)
 

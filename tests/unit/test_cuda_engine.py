@@ -19,8 +19,9 @@ from ioaware_kernels.cases import matrix
 from ioaware_kernels.cuda_engine import CudaEngine, needs
 from ioaware_kernels.implementation import load, names
 from ioaware_kernels.launch import Module, launch
-from ioaware_kernels.tensors import Tensor, far_apart, padded
+from ioaware_kernels.tensors import Tensor, far_apart, padded, padded_by_eight
 from ioaware_kernels.verify import module_of, verify
+from tests.fitting import with_gaps
 from tests.messages.command import call
 from tests.unit.cuda_launches import STORE, ragged, run_small, small
 from tests.unit.fake_cupy import (
@@ -35,9 +36,10 @@ EXAMPLE = ROOT / "docs" / "examples" / "lift_a_kernel.py"
 
 # ------------------------------------------------------------------------------------------------ the whole path
 @pytest.mark.parametrize("from_source", [False, True], ids=["ptx", "source"])
-@pytest.mark.parametrize("kernel", names())
-def test_every_kernel_verifies(kernel, from_source, gpu):
-    report = verify(*ragged(kernel, layout=padded), CudaEngine(from_source=from_source))
+@pytest.mark.parametrize(("kernel", "dtype"), [(name, dtype) for name in names() for dtype in load(name).dtypes])
+def test_every_kernel_verifies(kernel, dtype, from_source, gpu):
+    case = ragged(kernel, dtype=dtype, layout=with_gaps(load(kernel)))
+    report = verify(*case, CudaEngine(from_source=from_source))
     assert report.problems == {"values": [], "memory": [], "determinism": []}
     assert report.differences
     assert len(gpu.launches) == 2 * len(load(kernel).launches)
@@ -73,8 +75,8 @@ def test_nothing_written_is_seen(gpu, monkeypatch):
 
 
 def test_a_store_between_rows_is_seen(gpu):
-    tensor = run_small(STORE, n=17 + 3, layout=lambda shape: padded(shape)._replace(first=0))
-    assert tensor.stray_words() == 1
+    tensor = run_small(STORE, n=17 + 3, layout=lambda shape, _: padded(shape)._replace(first=0))
+    assert tensor.stray_elements() == 1
 
 
 def test_memory_comes_back(gpu):
@@ -99,11 +101,25 @@ def test_arguments_are_the_bytes_that_the_kernel_declares(gpu):
     assert [unpack("<i", n)[0] for n in (q_len, kv_len, head_dim, group)] == [37, 41, 20, 2]
     assert scale == pack("<f", 20**-0.5)
     shapes = [(2, 4, 37, 20), (2, 2, 41, 20), (2, 2, 41, 20), (2, 4, 37, 20), (2, 4, 37, 1)]
-    for view, at in zip(views, map(padded, shapes), strict=True):
+    for view, at in zip(views, (padded(shape, n) for n, shape in enumerate(shapes)), strict=True):
         data, *strides = unpack("<Qqqq", view)
         assert data % (1 << 40) == 4 * at.first
         assert strides == [at.batch, at.head, at.row]
     assert len({view[:8] for view in views}) == 5
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_a_16_bit_tensor_begins_where_the_kernel_is_told(dtype, gpu):
+    """Strides are in elements, the pointer counts bytes; L is fp32."""
+    verify(*ragged("flash2_mma", dtype=dtype, layout=padded_by_eight), CudaEngine())
+    *views, q_len, kv_len, head_dim, group, causal, _scale = gpu.launches[0].arguments.values()
+    assert [unpack("<i", n)[0] for n in (q_len, kv_len, head_dim, group, causal)] == [37, 41, 24, 2, 0]
+    shapes = [(2, 4, 37, 24), (2, 2, 41, 24), (2, 2, 41, 24), (2, 4, 37, 24), (2, 4, 37, 1)]
+    places = (padded_by_eight(shape, n) for n, shape in enumerate(shapes))
+    for view, at, itemsize in zip(views, places, (2, 2, 2, 2, 4), strict=True):
+        data, *strides = unpack("<Qqqq", view)
+        assert data % (1 << 40) == itemsize * at.first
+        assert strides == [at.batch, at.head, at.row]
 
 
 @pytest.mark.parametrize(
@@ -227,9 +243,16 @@ def test_from_source_cupy_gets_the_text_and_the_constants(gpu):
     verify(implementation, case, CudaEngine(from_source=True))
     ((path, code, options),) = {(m.path, m.code, m.options) for m in gpu.raw_modules}
     assert (path, code) == (None, implementation.source)
-    build = golden.Build(implementation, implementation.build_for(case.problem))
+    build = golden.Build(implementation, implementation.build_for(case.problem), "fp32")
     assert options == ("--std=c++17", *build.definitions)
     assert "-DHEAD_DIM=64" in options
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_from_source_cupy_is_told_the_dtype(dtype, gpu):
+    verify(*ragged("flash2_mma", dtype=dtype), CudaEngine(from_source=True))
+    ((_, options),) = {(m.code, m.options) for m in gpu.raw_modules}
+    assert options[:3] == ("--std=c++17", f"-D{dtype.upper()}=1", "-DHEAD_DIM=64")
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,20 @@ def test_the_pin_is_the_one_that_pip_installs():
 @pytest.mark.parametrize(("head_dim", "file"), [(1, 32), (32, 32), (33, 64), (96, 128), (129, 256), (256, 256)])
 def test_the_smallest_build_that_serves(head_dim, file):
     problem = AttentionProblem(q_len=8, head_dim=head_dim, dtype="fp32")
-    assert golden.Build(load("flash2"), load("flash2").build_for(problem)).file == f"flash2_d{file}.ptx"
+    assert golden.Build(load("flash2"), load("flash2").build_for(problem), "fp32").file == f"flash2_d{file}.ptx"
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_a_build_for_every_dtype(dtype):
+    """The compiler is told the dtype, but of fp32, and the two are different files."""
+    kernel = load("flash2_mma")
+    problem = AttentionProblem(q_len=8, head_dim=72, dtype=dtype)
+    build = golden.Build(kernel, kernel.build_for(problem), dtype)
+    assert build.file == f"flash2_mma_{dtype}_d128.ptx"
+    assert build.definitions[:2] == (f"-D{dtype.upper()}=1", "-DHEAD_DIM=128")
+    multiplied = set(re.findall(r"mma\.sync\.\S+\.f32\.(\w+)\.(\w+)\.f32", golden.load(build)))
+    assert multiplied == {("f16", "f16") if dtype == "fp16" else ("bf16", "bf16")}
+    assert not any(option.startswith(("-DFP", "-DBF")) for option in of(golden.ROOT).definitions)
 
 
 def test_a_head_dim_that_no_build_serves():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from ioaware import AttentionProblem
 from ioaware.algorithms import ALGORITHMS
+from ioaware.dtypes import ITEMSIZE
 from ioaware.errors import InputError
 from ioaware.masks import Band
 from ioaware.program.nodes import Loop
@@ -36,14 +38,19 @@ from ioaware_kernels.run import plans, shared_layout, tensors
 OPT_IN_BYTES = 99 * 1024  # what a block may ask for on every GPU since compute capability 8.6
 LONGEST_LINE = 120
 KERNELS = {name: load(name) for name in names()}
-BUILDS = [pytest.param(k, b, id=f"{k.name}_d{b['HEAD_DIM']}") for k in KERNELS.values() for b in k.builds]
+BUILDS = {build.file.removesuffix(".ptx"): build for build in golden.builds()}
 each_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-each_build = pytest.mark.parametrize(("kernel", "build"), BUILDS)
+each_build = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 
 
 def problem(kernel, head_dim=64, **shape):
-    shape = {"q_len": 3, "kv_len": 5, "mask": kernel.masks[0], **shape}
-    return AttentionProblem(head_dim=head_dim, dtype="fp32", direction=kernel.direction, **shape)
+    shape = {"q_len": 3, "kv_len": 5, "mask": kernel.masks[0], "dtype": kernel.dtypes[0], **shape}
+    return AttentionProblem(head_dim=head_dim, direction=kernel.direction, **shape)
+
+
+def problem_of(build, **shape):
+    """A problem of the build's own head_dim and dtype."""
+    return problem(build.implementation, build.constants["HEAD_DIM"], dtype=build.dtype, **shape)
 
 
 def program(kernel, mask="full"):
@@ -116,12 +123,11 @@ def test_what_depends_on_the_order_of_blocks_is_what_is_added_to(kernel):
 
 
 @each_build
-def test_the_table_fits_the_ptx(kernel, build):
+def test_the_table_fits_the_ptx(build):
     """Entries, and the number and kind of their parameters: `plans` refuses what does not fit."""
-    ptx = golden.load(golden.Build(kernel, build))
-    entries = parse(ptx)
-    assert list(entries) == [launch.entry for launch in kernel.launches]
-    for launch in kernel.launches:
+    entries, launches = parse(golden.load(build)), build.implementation.launches
+    assert list(entries) == [launch.entry for launch in launches]
+    for launch in launches:
         assert len(entries[launch.entry].params) == len(launch.parameters)
         for param, name in zip(entries[launch.entry].params, launch.parameters, strict=True):
             kinds = {"scale": ("f32", 4), **dict.fromkeys((*SIZES, "causal"), ("u32", 4))}
@@ -129,19 +135,18 @@ def test_the_table_fits_the_ptx(kernel, build):
 
 
 @each_build
-def test_the_launch_bound_is_the_block(kernel, build):
+def test_the_launch_bound_is_the_block(build):
     """`__launch_bounds__` becomes .maxntid: more threads would not start on a GPU."""
-    ptx = golden.load(golden.Build(kernel, build))
-    bounds = [int(number) for number in re.findall(r"^\.maxntid (\d+)", ptx, re.MULTILINE)]
-    assert bounds == [build["THREADS"]] * len(kernel.launches)
-    assert all([value(extent, build) for extent in launch.block] == [build["THREADS"]] for launch in kernel.launches)
+    launches, threads = build.implementation.launches, build.constants["THREADS"]
+    bounds = [int(number) for number in re.findall(r"^\.maxntid (\d+)", golden.load(build), re.MULTILINE)]
+    assert bounds == [threads] * len(launches)
+    assert all([value(extent, build.constants) for extent in launch.block] == [threads] for launch in launches)
 
 
 @each_build
-def test_a_launch_is_planned(kernel, build):
+def test_a_launch_is_planned(build):
     """The whole way from the table to a checked launch, at the build's own head_dim."""
-    asked = problem(kernel, build["HEAD_DIM"])
-    module = Module(golden.load(golden.Build(kernel, build)))
+    kernel, asked, module = build.implementation, problem_of(build), Module(golden.load(build))
     given = {name: np.zeros(shape, np.float32) for name, shape in shapes(asked).items()}
     ready = plans(kernel, module, asked, tensors(kernel, asked, given))
     assert [plan.kernel.name for plan in ready] == [launch.entry for launch in kernel.launches]
@@ -151,59 +156,74 @@ def test_a_launch_is_planned(kernel, build):
 
 
 # ------------------------------------------------------------------------------------------------ shared memory
-def bytes_of(kernel, build, **shape):
-    named = sizes(problem(kernel, build["HEAD_DIM"], **shape), build)
-    return [sum(region_bytes(region, named) for region in launch.shared) for launch in kernel.launches]
+def bytes_of(build, **shape):
+    named, itemsize = sizes(problem_of(build, **shape), build.constants), ITEMSIZE[build.dtype]
+    launches = build.implementation.launches
+    return [sum(region_bytes(region, named, itemsize) for region in launch.shared) for launch in launches]
 
 
 @each_build
-def test_shared_memory_fits_every_gpu(kernel, build):
+def test_shared_memory_fits_every_gpu(build):
     """99 KiB: what GPUs without big shared memories give a block; a row of naive's softmax of 16,384 keys, too."""
-    lengths = {"kv_len": 16_384} if not kernel.packs_group else {"kv_len": 100_000, "q_len": 1}
-    assert max(bytes_of(kernel, build, **lengths)) <= OPT_IN_BYTES
+    lengths = {"kv_len": 100_000, "q_len": 1} if build.implementation.packs_group else {"kv_len": 16_384}
+    assert max(bytes_of(build, **lengths)) <= OPT_IN_BYTES
 
 
 @each_build
-def test_regions_follow_one_another(kernel, build):
-    named = sizes(problem(kernel, build["HEAD_DIM"]), build)
-    for launch in kernel.launches:
-        regions = shared_layout(launch, named)
+def test_regions_follow_one_another(build):
+    named = sizes(problem_of(build), build.constants)
+    for launch in build.implementation.launches:
+        regions = shared_layout(launch, named, ITEMSIZE[build.dtype])
         assert [region.start for region in regions] == [0, *(region.stop for region in regions)][: len(regions)]
         assert len({region.name for region in regions}) == len(regions)
-        assert not {region.name for region in regions} & {*program(kernel).tensors, "shared"}
+        assert not {region.name for region in regions} & {*program(build.implementation).tensors, "shared"}
 
 
 def test_bytes_of_a_region():
-    """rows x (columns + pad) floats."""
+    """rows x (columns + pad) elements."""
     named = {"TILE_Q": 32, "HEAD_DIM": 64}
-    assert region_bytes(SharedRegion("sQ", "TILE_Q", "HEAD_DIM", 1), named) == 4 * 32 * 65
-    assert region_bytes(SharedRegion("row", 1, 100), named) == 400
-    assert bytes_of(KERNELS["flash2"], KERNELS["flash2"].builds[1]) == [4 * (3 * 32 * 65 + 32 * 33)]
+    assert region_bytes(SharedRegion("sQ", "TILE_Q", "HEAD_DIM", 1), named, 4) == 4 * 32 * 65
+    assert region_bytes(SharedRegion("row", 1, 100), named, 4) == 400
+    assert bytes_of(BUILDS["flash2_d64"]) == [4 * (3 * 32 * 65 + 32 * 33)]
+    assert bytes_of(BUILDS["flash2_mma_bf16_d128"]) == [2 * (64 * 128 + 2 * 2 * 64 * 128)]
 
 
 # ------------------------------------------------------------------------------------------------ builds
 @each_kernel
 def test_builds_are_sorted_and_have_the_same_constants(kernel):
     dims = [build["HEAD_DIM"] for build in kernel.builds]
-    assert dims == sorted(set(dims)) == [32, 64, 128, 256]
+    assert dims == sorted(set(dims)) == ([64, 128] if kernel.name == "flash2_mma" else [32, 64, 128, 256])
     assert len({tuple(build) for build in kernel.builds}) == 1
 
 
-@each_build
-def test_constants_of_a_build_divide_each_other(kernel, build):
+@pytest.mark.parametrize("build", [build for build in BUILDS.values() if build.dtype == "fp32"], ids=lambda b: b.file)
+def test_constants_of_a_build_divide_each_other(build):
     """What the sources assert, and whole warps."""
-    assert build["THREADS"] == build["TILE_Q"] * build["LANES"]
-    assert build["THREADS"] % 32 == 32 % build["LANES"] == 0
-    assert build["HEAD_DIM"] % build["LANES"] == build.get("KEYS", build["TILE_KV"]) % build["LANES"] == 0
-    assert build.get("WARPS", build["THREADS"] // 32) == build["THREADS"] // 32
+    has = build.constants
+    assert has["THREADS"] == has["TILE_Q"] * has["LANES"]
+    assert has["THREADS"] % 32 == 32 % has["LANES"] == 0
+    assert has["HEAD_DIM"] % has["LANES"] == has.get("KEYS", has["TILE_KV"]) % has["LANES"] == 0
+    assert has.get("WARPS", has["THREADS"] // 32) == has["THREADS"] // 32
+
+
+@pytest.mark.parametrize("build", [build for build in BUILDS.values() if build.dtype != "fp32"], ids=lambda b: b.file)
+def test_constants_of_a_build_for_tensor_cores_divide_each_other(build):
+    """What the source asserts; whole 16 x 16 blocks, whole swizzles, tiles that a block loads in whole steps."""
+    has = build.constants
+    chunks = has["HEAD_DIM"] // 8  # of 16 bytes in a row
+    assert (has["THREADS"], has["TILE_Q"], has["KV_ROWS"]) == (32 * has["WARPS"], 16 * has["WARPS"], 2 * has["TILE_KV"])
+    assert has["HEAD_DIM"] % 16 == has["TILE_KV"] % 16 == 0
+    assert chunks % 8 == has["THREADS"] % chunks == 0
+    assert has["TILE_Q"] % (has["THREADS"] // chunks) == has["TILE_KV"] % (has["THREADS"] // chunks) == 0
 
 
 @each_kernel
-@pytest.mark.parametrize(
-    ("head_dim", "built"), [(1, 32), (31, 32), (32, 32), (33, 64), (128, 128), (129, 256), (256, 256)]
-)
-def test_build_for_is_the_smallest_that_holds(kernel, head_dim, built):
-    assert kernel.build_for(problem(kernel, head_dim))["HEAD_DIM"] == built
+def test_build_for_is_the_smallest_that_holds(kernel):
+    """On both sides of every border between two builds, and inside."""
+    dims = [build["HEAD_DIM"] for build in kernel.builds]
+    for smaller, built in pairwise([0, *dims]):
+        for head_dim in (smaller + kernel.aligned, built - kernel.aligned, built):
+            assert kernel.build_for(problem(kernel, head_dim))["HEAD_DIM"] == built, head_dim
 
 
 def test_builds_in_any_order(tmp_path):
@@ -220,7 +240,7 @@ def test_builds_in_any_order(tmp_path):
 REFUSED = {
     "head_dim": ({"head_dim": 257}, "head_dim=257: {} is built for at most 256; the nearest legal value is 256"),
     "value_dim": ({"value_dim": 32}, "value_dim=32: {} has as many as head_dim; the nearest legal value is 64"),
-    "dtype": ({"dtype": "fp16"}, "dtype=fp16: {} computes in fp32; the nearest legal value is fp32"),
+    "dtype": ({"dtype": "fp16"}, "dtype=fp16: {} has only fp32; the nearest legal value is fp32"),
     "lengths": ({"q_len": (1, 2)}, "{} takes sequences of one length, not 2 different ones"),
     "head_dim and mask": ({"head_dim": 257, "mask": "causal"}, "head_dim=257: {} is built for at most 256; the nearest"
                           " legal value is 256"),
@@ -240,6 +260,28 @@ def test_a_problem_that_is_refused(name, shape, sentence):
         KERNELS[name].build_for(asked)
     assert str(caught.value) == sentence.format(name)
     assert not KERNELS[name].solves(asked)
+
+
+OF_TENSOR_CORES = {
+    "dtype": ({"dtype": "fp32"}, "dtype=fp32: {} has only fp16 and bf16; the nearest legal value is fp16"),
+    "a part of a vector": ({"head_dim": 20}, "head_dim=20: {} takes multiples of 8; the nearest legal value is 24"),
+    "head_dim": ({"head_dim": 136}, "head_dim=136: {} is built for at most 128; the nearest legal value is 128"),
+    "both": ({"head_dim": 257}, "head_dim=257: {} is built for at most 128; the nearest legal value is 128"),
+}
+
+
+@pytest.mark.parametrize(("shape", "sentence"), OF_TENSOR_CORES.values(), ids=OF_TENSOR_CORES)
+def test_a_problem_that_tensor_cores_refuse(shape, sentence):
+    kernel = KERNELS["flash2_mma"]
+    with pytest.raises(InputError) as caught:
+        kernel.build_for(problem(kernel, **shape))
+    assert str(caught.value) == sentence.format(kernel.name)
+
+
+@each_kernel
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16", "fp64", "fp8_e4m3"])
+def test_solves_its_own_dtypes(kernel, dtype):
+    assert kernel.solves(problem(kernel, dtype=dtype)) is (dtype in kernel.dtypes)
 
 
 @each_kernel
@@ -299,7 +341,7 @@ def test_a_header_is_a_manual_of_five_parts(kernel):
     """A title, what it does, what changed, its bytes, its launch; then a blank line, and how threads share it."""
     first, blank, *rest = header(kernel)
     assert first.startswith(f"{kernel.name}: ")
-    assert first.endswith(", fp32.")
+    assert first.endswith(f", {' or '.join(kernel.dtypes)}.")
     assert blank == ""
     found = [next((part for part in PARTS if line.startswith(part)), None) for line in rest]
     assert [part for part in found if part] == list(PARTS)
@@ -317,8 +359,8 @@ def test_a_header_names_the_rung_below(kernel):
 
 @each_kernel
 def test_a_source_is_short_and_stands_alone(kernel):
-    lines = kernel.source.splitlines()
-    assert len(lines) < 200
+    lines, has_tensor_cores = kernel.source.splitlines(), "mma.sync" in kernel.source
+    assert len(lines) < (220 if has_tensor_cores else 200)  # their instructions are 30 lines of assembly
     assert max(map(len, lines)) <= LONGEST_LINE
     assert "#include" not in kernel.source
     assert "__noinline__" not in kernel.source
@@ -340,6 +382,8 @@ def test_a_table_is_read_as_it_stands(kernel):
     assert data["direction"] == kernel.direction
     assert tuple(data["masks"]) == kernel.masks
     assert data.get("packs_group", False) is kernel.packs_group is (kernel.name == "split_kv")
+    assert tuple(data.get("dtypes", ["fp32"])) == kernel.dtypes
+    assert data.get("aligned", 1) == kernel.aligned == (8 if kernel.name == "flash2_mma" else 1)
     assert kernel.strided
     assert data["build"] == list(kernel.builds)
     assert [launch["parameters"] for launch in data["launch"]] == [

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ioaware.algorithms import find
-from ioaware_kernels.implementation import Dot, SharedRegion, load, names
+from ioaware_kernels.implementation import Dot, Passes, SharedRegion, load, names
 
 FLASH2 = load("flash2")
 
@@ -72,25 +72,30 @@ def test_the_least_that_a_table_says(tmp_path):
     kernel = load(str(tmp_path / "mine.cu"))
     assert (kernel.title, kernel.direction, kernel.masks) == ("", "fwd", ("full",))
     assert (kernel.order_dependent, kernel.packs_group, kernel.strided) == ((), False, True)
+    assert (kernel.dtypes, kernel.aligned) == (("fp32",), 1)
     (launch,) = kernel.launches
     assert (launch.grid, launch.block, launch.parameters, launch.shared, launch.dots) == ((1,), (1,), (), (), ())
 
 
 def test_everything_that_a_table_may_say(tmp_path):
     text = LEAST.replace("parameters = []", "").replace(
-        '"flash2"\n[[', '"flash2"\norder_dependent = ["O", "L"]\n[['
+        '"flash2"\n[[', '"flash2"\norder_dependent = ["O", "L"]\ndtypes = ["bf16", "fp32"]\naligned = 4\n[['
     ) + (
         'parameters = ["Q", "L.row", "O.head", "K.batch", "causal", "scale", "TILE_Q", "kv_tiles"]\n'
         'shared = [{ name = "a", rows = "TILE_Q", columns = 3, pad = 2, holds = "K",'
-        " passes = { read = 2, write = 3 } }]\n"
+        " passes = { read = 2, write = 3 } },"
+        ' { name = "b", rows = 1, columns = 1, holds = "Q", reads = "TILE_KV" }]\n'
         'dots = [{ operands = ["", "a"], read_by = [4, "TILE_KV"], columns = "TILE_KV" },'
         ' { operands = ["", ""], read_by = [1, 1] }]\n'
     )
     (tmp_path / "mine.cu").touch()
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     kernel = load(str(tmp_path / "mine.cu"))
-    assert kernel.order_dependent == ("O", "L")
+    assert (kernel.order_dependent, kernel.dtypes, kernel.aligned) == (("O", "L"), ("bf16", "fp32"), 4)
     (launch,) = kernel.launches
     assert launch.parameters[1:4] == ("L.row", "O.head", "K.batch")
-    assert launch.shared == (SharedRegion("a", "TILE_Q", 3, 2, "K", (2, 3)),)
+    assert launch.shared == (
+        SharedRegion("a", "TILE_Q", 3, 2, "K", Passes(2, 3)),
+        SharedRegion("b", 1, 1, holds="Q", reads="TILE_KV"),
+    )
     assert launch.dots == (Dot(("", "a"), (4, "TILE_KV"), "TILE_KV"), Dot(("", ""), (1, 1)))

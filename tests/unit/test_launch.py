@@ -347,7 +347,7 @@ def test_a_kernel_of_the_project():
     """The example of the module's docstring, by the bytes and the values that it must have."""
     problem = AttentionProblem(q_len=20, kv_len=9, head_dim=64, dtype="fp32")
     flash2 = load("flash2")
-    build = golden.Build(flash2, flash2.build_for(problem))
+    build = golden.Build(flash2, flash2.build_for(problem), "fp32")
     given_ = random_inputs(problem)
     q, k, v = (Tensor(n, unpacked(problem, given_[n]).shape).fill(unpacked(problem, given_[n])) for n in "QKV")
     o, l = Tensor("O", (1, 1, 20, 64)), Tensor("L", (1, 1, 20, 1))
@@ -374,10 +374,10 @@ def test_what_a_kernel_wrote_is_written(engine):
         assert out.is_written is (threads == 4)
 
 
-def test_a_kernel_that_writes_too_far_leaves_stray_words():
+def test_a_kernel_that_writes_too_far_leaves_stray_elements():
     """The executor also says so; on a GPU only the guards do."""
     out = Tensor("out", (1, 1, 2, 4), padded)
     result = launch(NUMBERED, "k", (1,), (7,), [out], engine=WATCHED)
-    assert out.stray_words() == 3
+    assert out.stray_elements() == 3
     assert found(result) == [("touches memory between or behind the rows of the tensor", "out", 4 * (17 + 4), 3)]
     assert not out.is_written

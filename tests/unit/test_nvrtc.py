@@ -178,7 +178,7 @@ def build_of(entry, threads):
     launch = KernelLaunch(entry, "", (1,), ("THREADS",), (), (SharedRegion("s", 10, "D", 1),))
     constants = {"HEAD_DIM": 32, "D": 32, "THREADS": threads}
     return golden.Build(
-        Implementation("k.cu", "", find("flash2"), "fwd", ("full",), (constants,), (launch,)), constants
+        Implementation("k.cu", "", find("flash2"), "fwd", ("full",), (constants,), (launch,)), constants, "fp32"
     )
 
 

@@ -192,7 +192,7 @@ def test_blocks_run_in_several_goes_without_a_difference(reverse):
     assert set(arrays[0].words.tolist()) == {-1}  # what nobody wrote
     ((what, text, _, thread, times),) = found(result)
     assert (what, text, thread, times) == (findings.OUT_OF_BOUNDS, "@%q1 ld.shared.u32 %r3, [%r1+512]", 16, 1)
-    assert sorted(result.counts.lanes.values()) == [blocks * threads] * 3
+    assert sorted(result.counts.bytes.values()) == [4 * blocks * threads] * 3
 
 
 @pytest.mark.parametrize(
@@ -308,8 +308,11 @@ def test_counts_are_of_the_threads_that_took_part_by_tensor_and_region():
     params = {f"p{n}": struct.pack("<Q", (n + 1) << 40) for n in range(2)}
     result = grid.launch(parse(text)["k"], (3,), (32,), params, arrays, regions=[Region("low", 0, 64),
                                                                                  Region("high", 64, 128)])  # fmt: skip
-    lanes = {(i.base, memory): n for (i, memory), n in result.counts.lanes.items()}
-    assert lanes == {("st", "low"): 48, ("st", "high"): 48, ("ld", "high"): 60, ("st", "a"): 96, ("ld", "b"): 36}
+    moved = {(i.base, memory, kind): n for (i, memory, kind), n in result.counts.bytes.items()}
+    assert moved == {
+        ("st", "low", "write"): 4 * 48, ("st", "high", "write"): 4 * 48, ("ld", "high", "read"): 8 * 60,
+        ("st", "a", "write"): 4 * 96, ("ld", "b", "read"): 8 * 36,
+    }  # fmt: skip
     moved = result.counts.traffic(["a", "b", "low", "high"])
     assert (moved["a"].write, moved["b"].read, moved["high"].read, moved["high"].write) == (384, 288, 480, 192)
 

@@ -124,9 +124,9 @@ def test_moves_cut_and_join_registers():
 REFUSED = {
     "an unknown opcode": "frob.u32 %d, %i, %i;",
     "an unknown modifier": "add.rz.f32 %d, %d, %d;",
-    "an unknown type": "add.bf16 %d, %i, %i;",
+    "an unknown type": "add.tf32 %d, %i, %i;",
     "too few operands": "add.s32 %d, %i;",
-    "a fused product of halves": "fma.rn.f16 %d, %d, %d, %d;",
+    "a fused product of halves cut at 0": "fma.rn.relu.f16 %d, %d, %d, %d;",
     "a flush of small halves": "add.rn.ftz.f16 %d, %d, %d;",
     "an unknown load": "ld.global.L1::evict_last.u32 %d, [%at];",
     "an unknown atomic": "atom.global.inc.u32 %d, [%at], %i;",

@@ -185,5 +185,5 @@ def test_reductions_and_atomics_without_a_result():
     arrays = [numbers([0, 0])]
     result = launch(text_of(lines, 1), 300, 40, arrays)
     assert arrays[0].words.tolist() == [11999, sum(range(12000)) & MASK]
-    assert list(result.counts.lanes.values()) == [12000, 12000]
+    assert list(result.counts.bytes.values()) == [48000, 48000]
     assert result.counts.traffic(["x"])["x"].add == 2 * 4 * 12000

@@ -183,7 +183,7 @@ def test_registers_of_inline_assembly_are_those_of_their_scope():
     k = kernel(
         ".reg .b32 %r<9>;\n"
         "{\n.reg .b32 t;\nmov.u32 t, %tid.x;\nadd.u32 %r1, t, 1;\n}\n"
-        "{ .reg .f32 t, u;\nmov.b32 t, %r1;\n{ .reg .pred t;\nsetp.eq.u32 t, %r1, 0;\n@t mov.b32 u, %r1;\n}\n"
+        "{ .reg.f32 t, u;\nmov.b32 t, %r1;\n{ .reg .pred t;\nsetp.eq.u32 t, %r1, 0;\n@t mov.b32 u, %r1;\n}\n"
         "mov.b32 %r2, t; }\n"
     )
     first, add, second, compare, guarded, last = k.instructions()

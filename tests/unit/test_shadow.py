@@ -287,7 +287,7 @@ def test_what_nobody_wrote(space, kind):
     result, _ = launched(lines, space, 4, EMPTY)
     found = [(findings.UNINITIALISED, "x" if space == "global" else "shared", (1, 37, 12), 1)]
     assert summary(result) == {"read": found * 2, "write": [], "atomic": found}[kind]
-    assert list(result.counts.lanes.values()) == [1, 1]
+    assert list(result.counts.bytes.values()) == [4, 4]
 
 
 @pytest.mark.parametrize(("kind", "loaded"), [("read", 1), ("write", 0), ("atomic", 1)])
@@ -300,7 +300,7 @@ def test_memory_between_the_rows(kind, loaded):
     params = {"p": struct.pack("<Q", 1 << 40)}
     result = grid.launch(parse(text_of(lines))["k"], (1,), (6,), params, [buffer], options=Options(races=True))
     assert summary(result) == [(findings.GUARD, "x", (0, 2, 8), 2)]
-    assert list(result.counts.lanes.values()) == [6]
+    assert list(result.counts.bytes.values()) == [24]
 
 
 BOUNDS = {  # type, address in bytes of a tensor or of shared memory of 60 bytes, what is found
@@ -339,14 +339,15 @@ def test_bounds_and_alignment(space, kind, t, address, expected, offset):
     result, _ = launched(lines, space, 15, blocks=1, shared_bytes=60, races=False)
     memory = "x" if space == "global" else "shared memory"
     assert summary(result) == ([(expected, memory, (0, 3, address), 1)] if expected else [])
-    assert list(result.counts.lanes.values()) == [THREADS - bool(expected)]
+    ((instruction, *_),) = result.counts.bytes
+    assert list(result.counts.bytes.values()) == [(THREADS - bool(expected)) * instruction.lane_bytes]
 
 
 def test_an_address_of_no_tensor():
     lines = ["mov.u64 %d2, 4096;", "setp.eq.u32 %q1, %r1, 3;", "@%q1 ld.global.u32 %r5, [%d2];"]
     result, _ = launched(lines, races=False)
     assert summary(result) == [(findings.OUT_OF_BOUNDS, "", (0, 3, 4096), 2)]
-    assert not result.counts.lanes
+    assert not result.counts.bytes
 
 
 def test_tensors_in_pieces():

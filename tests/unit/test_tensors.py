@@ -76,7 +76,7 @@ def test_an_empty_tensor_is_poison_everywhere(layout, shape):
     assert (tensor.buffer.words == POISON).all()
     assert np.isnan(tensor.values).all()
     assert not tensor.is_written
-    assert tensor.stray_words() == 0
+    assert tensor.stray_elements() == 0
     assert np.count_nonzero(tensor.buffer.holds == EMPTY) == np.prod(shape)
     assert np.count_nonzero(tensor.buffer.holds == OUTSIDE) == len(tensor.buffer.words) - np.prod(shape)
 
@@ -157,7 +157,7 @@ def test_written_is_every_element(layout):
     tensor.buffer.words[positions[-1]] = 0
     tensor.note_written()
     assert tensor.is_written
-    assert tensor.stray_words() == 0
+    assert tensor.stray_elements() == 0
 
 
 def test_note_written_leaves_guards_alone():
@@ -165,15 +165,15 @@ def test_note_written_leaves_guards_alone():
     tensor.buffer.words[0] = 0
     tensor.note_written()
     assert tensor.buffer.holds[0] == OUTSIDE
-    assert tensor.stray_words() == 1
+    assert tensor.stray_elements() == 1
 
 
-def test_stray_words_count_every_guard():
+def test_stray_elements_count_every_guard():
     tensor = Tensor("x", (2, 2, 3, 4), padded).fill(np.zeros((2, 2, 3, 4)))
     guards = np.flatnonzero(tensor.buffer.holds == OUTSIDE)
     for n, guard in enumerate(guards, 1):
         tensor.buffer.words[guard] = n
-        assert tensor.stray_words() == n
+        assert tensor.stray_elements() == n
     assert (tensor.values == 0).all()
 
 

@@ -6,7 +6,9 @@ import json
 import re
 import shlex
 from dataclasses import replace
+from itertools import product
 
+import numpy as np
 import pytest
 
 from ioaware import AttentionProblem, __version__
@@ -22,6 +24,7 @@ from ioaware_kernels.tensors import packed, padded
 from ioaware_kernels.tolerance import Difference
 from ioaware_kernels.verify import CHECKS, Report, require, verify
 from tests.compiler import needs_nvrtc
+from tests.fitting import head_dim_for
 from tests.messages.command import call, written
 from tests.messages.kernels import changed
 
@@ -109,13 +112,15 @@ def test_one_problem(tmp_path):
 def test_counted_is_what_the_program_moves(kernel, tmp_path):
     """Every byte of every launch, against the simulator's reader on the claimed program."""
     implementation = load(kernel)
-    mask = implementation.masks[0]
+    mask, head_dim = implementation.masks[0], head_dim_for(implementation, 12)
     causal = "--causal" * (mask == "causal")
-    found = check_report(ran(tmp_path, f"--kernel {kernel} --q-len 5 --kv-len 37 --d 12 --heads 2 {causal}"))
-    shape = {"q_len": 5, "kv_len": 37, "head_dim": 12, "heads": 2, "mask": mask, "direction": implementation.direction}
-    problem = AttentionProblem(**shape, dtype="fp32")
-    wanted = count_kernels(program_of(implementation, problem), problem, tiles_of(implementation.build_for(problem)))
+    found = check_report(ran(tmp_path, f"--kernel {kernel} --q-len 5 --kv-len 37 --d {head_dim} --heads 2 {causal}"))
+    assert [case["problem"]["dtype"] for case in found] == [d for d in implementation.dtypes for _ in range(2)]
+    shape = {"q_len": 5, "kv_len": 37, "head_dim": head_dim, "heads": 2, "mask": mask}
     for case in found:
+        problem = AttentionProblem(**shape, dtype=case["problem"]["dtype"], direction=implementation.direction)
+        tiles = tiles_of(implementation.build_for(problem))
+        wanted = count_kernels(program_of(implementation, problem), problem, tiles)
         assert [launch["kernel"] for launch in case["launches"]] == list(wanted)
         for launch in case["launches"]:
             assert launch["counted"] == launch["predicted"] == wanted[launch["kernel"]].as_dict()
@@ -135,6 +140,30 @@ def test_bytes_written_out_by_hand(tmp_path):
             "L": {"read_bytes": 0, "write_bytes": 20},
         },
     }  # fmt: skip
+
+
+def test_bytes_of_a_16_bit_kernel_written_out_by_hand(tmp_path):
+    """One tile of flash2_mma: Q, K, V and O once, 2 bytes each; L 4 bytes a row. In shared memory whole tiles of 64
+    rows and 64 columns: Q is read once, K and V by each of 4 warps."""
+    found = check_report(ran(tmp_path, "--kernel flash2_mma --q-len 5 --kv-len 7 --d 24"))
+    assert [(case["problem"]["dtype"], case["layout"]) for case in found] == [
+        (dtype, layout) for dtype in ("fp16", "bf16") for layout in ("packed", "padded_by_eight")
+    ]
+    q, kv, tile = 2 * 5 * 24, 2 * 7 * 24, 2 * 64 * 64
+    for case in found:
+        (launch,) = case["launches"]
+        assert launch["counted"] == {
+            "read_bytes": q + 2 * kv, "write_bytes": q + 4 * 5,
+            "tensors": {
+                "Q": {"read_bytes": q, "write_bytes": 0}, "K": {"read_bytes": kv, "write_bytes": 0},
+                "V": {"read_bytes": kv, "write_bytes": 0}, "O": {"read_bytes": 0, "write_bytes": q},
+                "L": {"read_bytes": 0, "write_bytes": 20},
+            },
+        }  # fmt: skip
+        assert launch["counted_shared"]["tensors"] == {
+            "sQ": {"read_bytes": tile, "write_bytes": tile},
+            **{name: {"read_bytes": 4 * tile, "write_bytes": tile} for name in ("sK", "sV")},
+        }
 
 
 def test_atomic_adds_have_a_column(tmp_path):
@@ -211,12 +240,13 @@ CASES = {
     "2x3, d=8": {"q_len": 2, "kv_len": 3, "head_dim": 8},
     "2x3, d=8, 4/2 heads": {"q_len": 2, "kv_len": 3, "head_dim": 8, "heads": 4, "kv_heads": 2},
     "2x2, d=64, batch 3, causal": {"q_len": 2, "batch": 3, "mask": "causal"},
+    "2x2, d=64, causal, bf16": {"q_len": 2, "mask": "causal", "dtype": "bf16"},
 }
 
 
 @pytest.mark.parametrize(("text", "shape"), CASES.items(), ids=CASES)
 def test_the_name_of_a_case(text, shape):
-    problem = AttentionProblem(dtype="fp32", **shape)
+    problem = AttentionProblem(**{"dtype": "fp32", **shape})
     assert str(Case(problem)) == text
     assert str(Case(problem, cases.huge_equal, padded)) == f"{text}, huge equal, padded"
 
@@ -239,12 +269,21 @@ def test_every_kernel_claims_an_algorithm_of_the_table():
 
 # ------------------------------------------------------------------------------------------------ the matrix
 @pytest.mark.parametrize("kernel", names())
-def test_every_mask_and_build_has_a_case_in_the_matrix(kernel):
+def test_every_mask_dtype_and_build_has_a_case_in_the_matrix(kernel):
     implementation = load(kernel)
     problems = [case.problem for case in matrix(implementation)]
-    assert {str(problem.band) for problem in problems} == set(implementation.masks)
-    met = {implementation.build_for(problem)["HEAD_DIM"] for problem in problems}
-    assert met == {build["HEAD_DIM"] for build in implementation.builds}
+    met = {(str(p.band), p.dtype, implementation.build_for(p)["HEAD_DIM"]) for p in problems}
+    dims = [build["HEAD_DIM"] for build in implementation.builds]
+    assert met == {*product(implementation.masks, implementation.dtypes, dims)}
+
+
+def test_an_aligned_kernel_gets_aligned_tensors_only():
+    """Every stride and every first element a multiple of eight: `padded` has none such."""
+    for case in [*matrix(load("flash2_mma")), *one(load("flash2_mma"), AttentionProblem(q_len=8, dtype="bf16"))]:
+        assert case.layout is not padded
+        p = case.problem
+        at = case.layout((p.batch, p.heads, p.q_len, p.head_dim))
+        assert {at.first % 8, at.batch % 8, at.head % 8, at.row % 8} == {0}
 
 
 def test_a_kernel_that_takes_no_strides_gets_packed_tensors_only():
@@ -253,6 +292,19 @@ def test_a_kernel_that_takes_no_strides_gets_packed_tensors_only():
     problem = AttentionProblem(q_len=8, dtype="fp32")
     assert [case.layout for case in one(implementation, problem)] == [packed]
     assert [case.layout for case in one(load("flash2"), problem)] == [packed, padded]
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("inputs", [*cases.EXTREME, cases.normal, cases.rising], ids=lambda f: f.__name__)
+def test_a_cases_values_are_those_of_its_dtype(inputs, dtype):
+    """fp16 as NumPy has it; a bf16 is an fp32 whose lower half is 0."""
+    values = Case(AttentionProblem(q_len=4, kv_len=6, heads=2, dtype=dtype), inputs).values(0)
+    for array in values.values():
+        assert array.dtype == np.float32
+        if dtype == "fp16":
+            np.testing.assert_array_equal(array, array.astype(np.float16).astype(np.float32))
+        else:
+            assert not (array.view(np.uint32) & 0xFFFF).any()
 
 
 INPUTS = ["normal", "huge_equal", "minus_infinity", "only_minus_infinity", "plus_infinity", "not_a_number", "denormal"]

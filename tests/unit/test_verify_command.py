@@ -53,12 +53,41 @@ def test_several_kernels_in_the_order_given(tmp_path):
 
 
 def test_a_problem_without_a_kernel_goes_to_all_that_can(tmp_path):
-    found = ran(tmp_path, "--N 4 --d 4")
+    found = ran(tmp_path, "--N 4 --d 8")
     assert kernels_of(found) == [name for name in names() if "full" in load(name).masks]
 
 
+def test_an_odd_head_dim_leaves_out_the_kernel_that_takes_vectors(tmp_path):
+    found = ran(tmp_path, "--N 4 --d 4")
+    assert kernels_of(found) == [name for name in names() if "full" in load(name).masks and name != "flash2_mma"]
+
+
+def dtypes_of(found):
+    return list(dict.fromkeys((case["kernel"], case["problem"]["dtype"]) for case in found["cases"]))
+
+
+DTYPES = {
+    "--dtype bf16 --N 4 --d 8": [("flash2_mma", "bf16")],
+    "--dtype fp16 --N 4 --d 8 --causal": [("flash2_mma", "fp16")],
+    "--dtype fp32 --N 4 --d 8 --causal": [
+        (name, "fp32") for name in names() if "causal" in load(name).masks and name != "flash2_mma"
+    ],
+    "--kernel flash2_mma --N 4 --d 8": [("flash2_mma", "fp16"), ("flash2_mma", "bf16")],
+    "--kernel flash2_mma --dtype bfloat16 --N 4 --d 8": [("flash2_mma", "bf16")],
+    "--kernel flash2 --dtype fp32 --N 4 --d 4": [("flash2", "fp32")],
+}
+
+
+@pytest.mark.parametrize(("options", "wanted"), DTYPES.items(), ids=DTYPES)
+def test_a_dtype_chooses_the_kernels_that_have_it(options, wanted, tmp_path):
+    """Without one, all that each kernel has."""
+    found = ran(tmp_path, options)
+    assert dtypes_of(found) == wanted
+    assert found["ok"] is True
+
+
 def test_causal_chooses_the_kernels_that_can(tmp_path):
-    found = ran(tmp_path, "--causal --N 4 --d 4")
+    found = ran(tmp_path, "--causal --N 4 --d 8")
     assert kernels_of(found) == [name for name in names() if "causal" in load(name).masks]
     assert "flash2_causal" in kernels_of(found)
     assert {case["problem"]["mask"] for case in found["cases"]} == {"causal"}
@@ -188,7 +217,7 @@ def test_help(tmp_path):
     assert out.startswith("Usage: ioaware verify [OPTIONS]")
     assert out == call(tmp_path, "verify", "-h").out
     for option in ("--kernel", "--N", "--q-len", "--kv-len", "--d", "--heads", "--kv-heads", "--batch", "--causal",
-                   "--engine", "--source", "--seed", "--all", "--json", "--debug"):  # fmt: skip
+                   "--dtype", "--engine", "--source", "--seed", "--all", "--json", "--debug"):  # fmt: skip
         assert re.search(rf"  {option}\b.*\w", out), option
     assert "\n  verify " in call(tmp_path, "--help").out
 

@@ -13,7 +13,14 @@ MEMORY = ("ld", "st", "atom", "red")
 
 def is_access(instruction: Instruction) -> bool:
     """Whether it touches global or shared memory: a site that is counted and checked."""
-    return instruction.base in MEMORY and not instruction.has("param")
+    if instruction.base in MEMORY:
+        return not instruction.has("param")
+    return instruction.base == "ldmatrix" or is_copy(instruction)
+
+
+def is_copy(instruction: Instruction) -> bool:
+    """Whether it copies from global to shared memory by itself: cp.async, but not the orders that go with it."""
+    return instruction.base == "cp" and instruction.has("shared", "shared::cta")
 
 
 def registers(operand: Operand) -> Iterator[str]:
@@ -85,8 +92,8 @@ def provenance(kernel: Kernel) -> dict[Instruction, frozenset[str]]:
                     origin[name] = origin.get(name, nothing) | came
                     changed = True
     accesses = [
-        (i, next(o for o in i.operands if isinstance(o, Address))) for i in kernel.instructions() if is_access(i)
-    ]
+        (i, [o for o in i.operands if isinstance(o, Address)][-1]) for i in kernel.instructions() if is_access(i)
+    ]  # of a copy, where it reads
     return {i: nothing.union(*(origin.get(name, nothing) for name in registers(a))) for i, a in accesses}
 
 

@@ -50,6 +50,28 @@ def least(a: Array, b: Array) -> Array:
     return np.where((a == 0) & (b == 0), -(-a - b), np.fmin(a, b))
 
 
+def to_f16(x: Array) -> Array:
+    return x.astype(np.float16)
+
+
+def to_bf16(x: Array) -> Array:
+    """fp32 to bf16 bits, ties to even; NaN is 0x7fff, as the hardware gives it."""
+    bits = x.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return np.where(np.isnan(x), np.uint16(0x7FFF), rounded.astype(np.uint16))
+
+
+def from_bf16(bits: Array) -> Array:
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def to_tf32(x: Array) -> Array:
+    """cvt.rna: fp32 with 10 bits of fraction, ties away from zero; NaN is 0x7fffffff."""
+    bits = x.view(np.uint32)
+    rounded = (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    return np.where(np.isnan(x), np.uint32(0x7FFFFFFF), rounded).view(np.int32)
+
+
 def one(x: Array) -> Array:
     return x.dtype.type(1)
 

@@ -28,6 +28,7 @@ _APART = ("lanes", "warps", "blocks")
 _TEXTS = {
     shadow.UNINITIALISED: findings.UNINITIALISED,
     shadow.GUARD: findings.GUARD,
+    shadow.IN_FLIGHT: findings.IN_FLIGHT,
     **{shadow.RAW + n: RACES["read", apart] for n, apart in enumerate(_APART)},
     **{shadow.WAW + n: RACES["write", apart] for n, apart in enumerate(_APART)},
     **{shadow.WAR + n: RACES["write after read", apart] for n, apart in enumerate(_APART)},

@@ -1,4 +1,4 @@
-"""Counting: how many lanes touched which tensor or region at which instruction; sectors and bank conflicts."""
+"""Counting: how many bytes of which tensor or region moved at which instruction; sectors and bank conflicts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from ioaware.traffic import Moved, Traffic
 
 from .parse import Instruction
 
-KIND = {"ld": "read", "st": "write", "atom": "add", "red": "add"}
-
 
 @dataclass
 class Requests:
@@ -27,24 +25,26 @@ class Requests:
 
 @dataclass
 class Counts:
-    """Lanes per instruction and memory, over a whole launch. `memory` is a tensor's or a shared region's name."""
+    """Bytes per instruction, memory and kind, over a whole launch.
 
-    lanes: dict[tuple[Instruction, str], int] = field(default_factory=dict)
+    `memory` is a tensor's or a shared region's name, `kind` a field of `Moved`: read, write or add.
+    """
+
+    bytes: dict[tuple[Instruction, str, str], int] = field(default_factory=dict)
     requests: dict[tuple[Instruction, str], Requests] = field(default_factory=dict)
     instructions: int = 0  # executed, of the whole grid together
 
-    def add(self, instruction: Instruction, memory: str, lanes: int) -> None:
-        """Count `lanes` accesses."""
-        key = instruction, memory
-        self.lanes[key] = self.lanes.get(key, 0) + lanes
+    def add(self, instruction: Instruction, memory: str, kind: str, moved: int) -> None:
+        """Count bytes moved."""
+        key = instruction, memory, kind
+        self.bytes[key] = self.bytes.get(key, 0) + moved
 
     def traffic(self, names: Iterable[str]) -> Traffic:
         """Bytes per memory, of those named."""
         wanted, moved = set(names), dict[str, Moved]()
-        for (instruction, memory), lanes in self.lanes.items():
+        for (_, memory, kind), amount in self.bytes.items():
             if memory in wanted:
-                amount = {KIND[instruction.base]: lanes * instruction.lane_bytes}
-                moved[memory] = Moved(*map(sum, zip(moved.get(memory, Moved()), Moved(**amount), strict=True)))
+                moved[memory] = Moved(*map(sum, zip(moved.get(memory, Moved()), Moved(**{kind: amount}), strict=True)))
         return Traffic(moved)
 
     def requests_of(self, memory: str) -> Requests:
@@ -54,7 +54,7 @@ class Counts:
 
     def sites(self, memory: str, kind: str) -> Mapping[Instruction, int]:
         """Bytes per instruction of one memory and kind, most first: where a tensor's traffic comes from."""
-        found = {i: n * i.lane_bytes for (i, m), n in self.lanes.items() if m == memory and KIND[i.base] == kind}
+        found = {i: moved for (i, m, k), moved in self.bytes.items() if (m, k) == (memory, kind)}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

@@ -20,6 +20,8 @@ RACES = {
     ("write after read", "blocks"): "overwrites what another thread block read in this launch",
 }
 UNINITIALISED = "reads what nobody wrote"
+IN_FLIGHT = "touches what a cp.async is still copying, with no wait between"
+TOO_MANY = "reads more bytes than it copies"
 GUARD = "touches memory between or behind the rows of the tensor"
 OUT_OF_BOUNDS = "touches memory outside every tensor"
 MISALIGNED = "is not aligned to its size"

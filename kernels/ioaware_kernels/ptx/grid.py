@@ -10,21 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from math import gcd
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import findings
-from .analyse import defined, is_access, live_after, provenance
+from .analyse import MEMORY, defined, is_copy, live_after, provenance
+from .async_copy import AsyncCopies
 from .context import Array, Context, Mask, Options
 from .count import Counts
 from .findings import Findings
 from .global_memory import SHIFT, Buffer, GlobalMemory
 from .ops import DTYPES
-from .parse import SIZES, Block, Instruction, Kernel
+from .parse import SIZES, Block, Immediate, Instruction, Kernel
 from .shared_memory import Region, SharedMemory
-from .slots import Slots
+from .slots import Slots, integer
 from .steps import Registers, Step, compile_step
+from .tensor_core import Format, decoded, multiply_add
 
 LANES_TOGETHER = 8192  # lanes in flight: enough to hide Python's cost per step, few enough to stay in the cache
 
@@ -62,7 +65,9 @@ def compile_kernel(kernel: Kernel) -> Compiled:
         written = dict.fromkeys(name for i in block.instructions for name in defined(i) if name in live)
         code.append(Code(block, tuple(s for s in steps if s), tuple(slots.register(name) for name in written)))
     instructions = list(kernel.instructions())
-    granule = min([4, *(SIZES[i.parts[-1]] for i in instructions if is_access(i))])
+    accessed = [SIZES[i.parts[-1]] for i in instructions if i.base in MEMORY and not i.has("param")]
+    given = [o for i in instructions if is_copy(i) for o in i.operands[3:] if isinstance(o, Immediate)]
+    granule = min([4, *accessed, *(gcd(4, integer(o.text)) for o in given)])
     return Compiled(code, slots, granule, any(i.base in ("atom", "red") for i in instructions))
 
 
@@ -130,6 +135,7 @@ class Machine:
     ) -> None:
         self.kernel, self.compiled, self.context = kernel, compiled, context
         self.memory, self.shared = memory, shared
+        self.copies = AsyncCopies(context, memory, shared)
         self.exited: Mask = None
 
     # ---------------------------------------------------------------------------------------- control flow
@@ -279,6 +285,42 @@ class Machine:
             return space == "shared"
         addresses = base if mask is None else self.context.full(base)[mask]
         return bool(np.max(addresses, initial=0) < 1 << SHIFT)
+
+    # ---------------------------------------------------------------------------------------- tensor cores
+    def load_matrices(
+        self, i: Instruction, base: Any, offset: int, count: int, mask: Mask, *, transposed: bool
+    ) -> list[Array]:
+        """ldmatrix, of whole warps."""
+        self._check_whole_warps(i, mask)
+        return self.shared.load_matrices(i, base, offset, count, mask, transposed=transposed)
+
+    def multiply_add(
+        self, i: Instruction, formats: tuple[Format, Format], a: list[Any], b: list[Any], c: list[Any], mask: Mask
+    ) -> Array:
+        """mma.sync, of whole warps: registers in, registers out; halves of c are packed in pairs."""
+        self._check_whole_warps(i, mask)
+        left, right = (decoded(self._stacked(x, np.int32), f) for x, f in zip((a, b), formats, strict=True))
+        if len(c) == 4:
+            sums = multiply_add(left, right, self._stacked(c, np.float32))
+            return sums.astype(np.float32)[:, : self.context.threads]
+        pairs = self._stacked(c, np.int32).view(np.float16).reshape(2, -1, self.context.blocks, 2)
+        sums = multiply_add(left, right, np.moveaxis(pairs, 3, 1).reshape(4, *pairs.shape[1:3]).astype(np.float32))
+        halves = np.ascontiguousarray(np.moveaxis(sums.reshape(2, 2, *sums.shape[1:]), 1, 3), np.float16)
+        return halves.view(np.int32)[:, : self.context.threads, :, 0]
+
+    def _stacked(self, registers: list[Any], dtype: Any) -> Array:
+        """Registers as one array (registers, threads of whole warps, blocks)."""
+        out = np.zeros((len(registers), -(-self.context.threads // 32) * 32, self.context.blocks), dtype)
+        for n, register in enumerate(registers):
+            out[n, : self.context.threads] = register
+        return out
+
+    def _check_whole_warps(self, i: Instruction, mask: Mask) -> None:
+        """`.aligned`: all 32 lanes of a warp are here."""
+        self._check_members(i, np.int32(-1), mask)
+        if self.context.threads % 32:
+            last = np.arange(self.context.threads).reshape(-1, 1) >= self.context.threads // 32 * 32
+            self.context.report(findings.INACTIVE_LANE, i, "", last & self.context.active(mask), np.int64(0))
 
     # ---------------------------------------------------------------------------------------- other threads
     def barrier(self, i: Instruction, mask: Mask) -> None:

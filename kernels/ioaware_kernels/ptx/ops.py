@@ -17,11 +17,13 @@ import numpy as np
 
 from ioaware.errors import InputError
 
+from . import packed
 from .arithmetic import (
     Array,
     Function,
     count_ones,
     extract,
+    from_bf16,
     fused_multiply_add,
     high_of_64,
     insert,
@@ -37,16 +39,21 @@ from .arithmetic import (
     shift_left,
     shift_right,
     subnormal_to_zero,
+    to_bf16,
+    to_f16,
+    to_tf32,
 )  # fmt: skip
 from .parse import Instruction
 
 DTYPES = {
-    "pred": np.dtype(bool), "f16": np.dtype("f2"), "f32": np.dtype("f4"), "f64": np.dtype("f8"),
+    "pred": np.dtype(bool), "bf16": np.dtype("u2"), "f16": np.dtype("f2"), "f32": np.dtype("f4"), "f64": np.dtype("f8"),
     "b8": np.dtype("u1"), "u8": np.dtype("u1"), "s8": np.dtype("i1"),
     "b16": np.dtype("i2"), "u16": np.dtype("u2"), "s16": np.dtype("i2"),
     "b32": np.dtype("i4"), "u32": np.dtype("u4"), "s32": np.dtype("i4"),
     "b64": np.dtype("i8"), "u64": np.dtype("u8"), "s64": np.dtype("i8"),
+    "f16x2": np.dtype("i4"), "bf16x2": np.dtype("i4"), "tf32": np.dtype("i4"),
 }  # fmt: skip
+_ONLY_CONVERTED = {"bf16", "f16x2", "bf16x2", "tf32"}
 _TWICE = {"u16": "u32", "s16": "s32", "u32": "u64", "s32": "s64"}
 _ROUNDING = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 
@@ -64,12 +71,23 @@ def meaning(instruction: Instruction) -> Meaning:
     known = TABLE.get(instruction.base)
     mods = set(instruction.parts[1:]) - DTYPES.keys()
     types = [p for p in instruction.parts if p in DTYPES]
+    if _is_packed(instruction.base, types) and mods <= {"rn"}:
+        count, function = packed.arithmetic(instruction.base, types[-1])
+        return Meaning(types[-1], (types[-1],) * count, function)
     if known is None or not mods <= known.modifiers or not set(types) <= known.types:
         raise unknown(instruction)
     if "ftz" in mods and "f32" not in types:
         raise unknown(instruction)
+    if instruction.base == "cvt" and not _is_conversion(types, mods):
+        raise unknown(instruction)
     out = known.make(types, mods)
     return out._replace(function=_flushing(out)) if "ftz" in mods else out
+
+
+def _is_packed(base: str, types: list[str]) -> bool:
+    """Whether NumPy lacks the arithmetic: pairs of 16-bit numbers, bf16, and the fused multiply-add of fp16."""
+    by_numpy = base != "fma" and types == ["f16"]
+    return base in packed.ARITHMETIC and bool(types) and set(types) <= set(packed.TYPES) and not by_numpy
 
 
 def opposite(instruction: Instruction) -> Meaning:
@@ -123,7 +141,7 @@ class Known(NamedTuple):
 
     modifiers: frozenset[str]
     make: Callable[[list[str], set[str]], Meaning]
-    types: frozenset[str] = frozenset(DTYPES)
+    types: frozenset[str] = frozenset(DTYPES.keys() - _ONLY_CONVERTED)
 
 
 def _same(count: int, function: Function, modifiers: str = "") -> Known:
@@ -229,6 +247,10 @@ TESTS: dict[str, Function] = {
 def _conversion(types: list[str], mods: set[str]) -> Meaning:
     """cvt: integers wrap or extend, or saturate if asked; floats to integers round as asked and saturate."""
     to, source = types[-2:]
+    if to in NARROWING:
+        return _narrowed(to, source, mods)
+    if source == "bf16":
+        return Meaning(to, (source,), from_bf16)
     integer = next((_ROUNDING[m] for m in mods & _ROUNDING.keys()), None)
     if "sat" in mods and not to.startswith("f") and not source.startswith("f"):
         return Meaning(to, (source,), lambda x: _clipped(x, to))
@@ -247,6 +269,30 @@ def _conversion(types: list[str], mods: set[str]) -> Meaning:
         return np.where(np.isnan(x), np.array(of_nan).astype(DTYPES[to]), np.where(inside, whole, beyond))
 
     return Meaning(to, (source,), _saturating(convert, to) if "sat" in mods and to.startswith("f") else convert)
+
+
+def _is_conversion(types: list[str], mods: set[str]) -> bool:
+    """Whether a conversion from or to the formats of the tensor cores is one of those that are run."""
+    to, source = types
+    if to in NARROWING:
+        return source == "f32" and mods - {"ftz"} == {"rna" if to == "tf32" else "rn"}
+    return "rna" not in mods and (source not in _ONLY_CONVERTED or (source == "bf16" and to == "f32" and not mods))
+
+
+NARROWING: dict[str, Function] = {"f16x2": to_f16, "bf16x2": to_bf16, "bf16": to_bf16, "tf32": to_tf32}
+
+
+def _narrowed(to: str, source: str, mods: set[str]) -> Meaning:
+    """fp32 to the formats of the tensor cores, to nearest; two at once: the first is the upper half."""
+    narrow = NARROWING[to]
+    if not to.endswith("x2"):
+        return Meaning(to, (source,), narrow)
+
+    def pair(high: Array, low: Array) -> Array:
+        bits = (narrow(x).view(np.uint16).astype(np.uint32) for x in (high, low))
+        return ((next(bits) << np.uint32(16)) | next(bits)).view(np.int32)
+
+    return Meaning(to, (source, source), pair)
 
 
 def _clipped(x: Array, to: str) -> Array:
@@ -325,5 +371,5 @@ TABLE: dict[str, Known] = {
     "selp": _fixed(None, "t t pred", lambda a, b, p: np.where(p, a, b)),
     "mov": _same(1, lambda x: x),
     "cvta": _same(1, lambda x: x, "to global shared"),
-    "cvt": Known(frozenset({*_ROUNDING, "rn", "ftz", "sat"}), _conversion),
+    "cvt": Known(frozenset({*_ROUNDING, "rn", "rna", "ftz", "sat"}), _conversion, frozenset(DTYPES)),
 }

@@ -83,7 +83,11 @@ class Instruction:
 
     @cached_property
     def lane_bytes(self) -> int:
-        """Bytes that one lane moves at an access: the type's size, times the vector width."""
+        """Bytes that one lane moves at an access: the type's size times the vector width; a row, a copy's size."""
+        if self.base == "ldmatrix":
+            return 16  # a row of eight 2-byte elements, by each lane that gives an address
+        if self.base == "cp":
+            return int(str(getattr(self.operands[2], "text", 0)), 0)
         width = next((int(p[1:]) for p in self.parts if p in ("v2", "v4")), 1)
         return SIZES[self.parts[-1]] * width
 
@@ -155,7 +159,7 @@ class Kernel:
 
 
 SIZES = {"pred": 1, "b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "f16": 2, "b32": 4, "u32": 4, "s32": 4,
-         "f32": 4, "b64": 8, "u64": 8, "s64": 8, "f64": 8}  # fmt: skip
+         "f32": 4, "b64": 8, "u64": 8, "s64": 8, "f64": 8, "bf16": 2, "f16x2": 4, "bf16x2": 4, "tf32": 4}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ parsing
@@ -273,7 +277,7 @@ class _Body:
             self.scopes.pop()
 
     def _directive(self, text: str) -> None:
-        declared = re.match(r"\.reg\s+\.(\w+)\s+(.*)", text, flags=re.S)
+        declared = re.match(r"\.reg\s*\.(\w+)\s+(.*)", text, flags=re.S)
         if not declared:
             return
         for name in declared[2].split(","):

@@ -4,6 +4,8 @@ Two accesses conflict if one of them writes and nothing orders them: threads of 
 __syncthreads, lanes of a warp also by __syncwarp, thread blocks of one launch by nothing. Atomics do not conflict with
 atomics. A launch is ordered before the next.
 
+A copy by cp.async writes from when it is issued until it has been waited for: meanwhile nobody may touch the place.
+
 Per granule three things are kept: the last write, and of the reads and of the atomics since then the last one, or that
 there were several (lanes of a warp, warps, thread blocks) which nothing orders. Judgements are exact up to the first
 conflict of a granule. A granule is as small as the smallest access of the kernel, at most four bytes.
@@ -22,11 +24,12 @@ READ, WRITE, ATOMIC = range(3)
 # what a judgement finds
 FINE, UNINITIALISED, GUARD, RAW, WAW, WAR = 0, 1, 2, 3, 6, 9  # the last three + LANES, WARPS or BLOCKS
 LANES, WARPS, BLOCKS = range(3)
-VERDICTS = 12
+IN_FLIGHT = 12
+VERDICTS = 13
 # who is in a record
 NOBODY, ONE, SEVERAL_LANES, SEVERAL_WARPS, SEVERAL_BLOCKS = range(5)
 # what memory holds
-EMPTY, FULL, OUTSIDE = range(3)
+EMPTY, FULL, OUTSIDE, FLYING = range(4)  # FLYING: a cp.async is writing it
 
 RECORD = np.dtype([("block", "i4"), ("interval", "i4"), ("thread", "i4"), ("warp_interval", "i4"), ("who", "i1")])
 
@@ -87,6 +90,8 @@ def _judge(
     """The verdict on one access, before it is noted."""
     if holds == OUTSIDE:
         return GUARD
+    if holds == FLYING:
+        return IN_FLIGHT
     apart = _apart(write, block, interval, thread, warp_interval)
     if apart < 0 and kind != ATOMIC:
         apart = _apart(atomics, block, interval, thread, warp_interval)

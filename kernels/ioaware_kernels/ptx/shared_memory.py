@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ioaware.traffic import Moved
+
 from . import findings, shadow
 from .context import POISON, Array, Context, Mask, perform
 from .count import bank_passes
@@ -91,12 +93,15 @@ class SharedMemory:
                 self._store_narrow(np.asarray(address) + offset + n * itemsize, value, mask)
             return
         words = [w for value in values for w in _as_words(value)]
-        memory = self.words
+        self._put(span, offset, words, mask)
+
+    def _put(self, span: Span, offset: int, words: Sequence[Array], mask: Mask) -> None:
+        """Whole words."""
         if span.by_thread and mask is None:
             for n, word in enumerate(words):
-                memory[span.rows + (offset // 4 + n)] = word
+                self.words[span.rows + (offset // 4 + n)] = word
             return
-        flat, index = memory.reshape(-1), self.context.full(span.words * self.context.blocks + self.lane_block)
+        flat, index = self.words.reshape(-1), self.context.full(span.words * self.context.blocks + self.lane_block)
         chosen = ... if mask is None else mask
         for n, word in enumerate(words):
             flat[index[chosen] + (offset // 4 + n) * self.context.blocks] = self.context.full(word)[chosen]
@@ -131,9 +136,86 @@ class SharedMemory:
         flat[touched], flat[touched + context.blocks] = _as_words(pairs[touched])
         return old
 
+    # ---------------------------------------------------------------------------------------- matrices and copies
+    def load_matrices(
+        self, i: Instruction, address: Any, offset: int, count: int, mask: Mask, *, transposed: bool
+    ) -> list[Array]:
+        """ldmatrix: `count` 8 x 8 matrices of 2-byte elements; lanes 8 j to 8 j + 7 say where the rows of matrix j are.
+
+        Each lane gets two neighbours of a row, or of a column if transposed: PTX ISA 8.2, 9.7.13.4.15.
+        """
+        thread = np.arange(self.context.threads).reshape(-1, 1)
+        lane, warp = thread & 31, thread & ~31
+        giving = mask if count == 4 else self.context.active(mask) & (lane < 8 * count)
+        _, address, offset, fine = self._bounded(i, address, offset, shadow.READ, giving)
+        where = np.asarray(address) + offset
+        if self.context.options.requests:
+            self._request(i, where, 16, fine)
+        where = np.broadcast_to(where, (self.context.threads, where.shape[1] if where.ndim == 2 else 1))
+        bad = None if mask is None and fine is giving else ~self.context.active(fine)  # who is away gives no row
+        group, pair = lane >> 2, lane & 3
+        out = []
+        for first in range(0, 8 * count, 8):
+            rows = [first + 2 * pair, first + 2 * pair + 1] if transposed else [first + group]
+            source = [np.minimum((warp + row)[:, 0], self.context.threads - 1) for row in rows]
+            places = [where[s] + (2 * group if transposed else 4 * pair) for s in source]
+            strays = None if bad is None else np.logical_or.reduce([bad[s] for s in source])
+            out.append(self._received(i, places, mask, strays))
+        return out
+
+    def _received(self, i: Instruction, places: list[Array], mask: Mask, strays: Mask) -> Array:
+        """What each lane gets: the word at a place, or the halves at two; poison where a row's address strays."""
+        if strays is not None:
+            places = [np.where(strays, 0, p) for p in places]
+        if self.context.options.races:
+            seen = self.context.active(mask) if strays is None else self.context.active(mask) & ~strays
+            self._judge(i, places, 4 // len(places), shadow.READ, seen)
+        words = [self._word(p) for p in places]
+        if len(words) == 2:
+            low, high = (
+                (w.view(np.uint32) >> ((p & 2) << 3).astype(np.uint32)) for w, p in zip(words, places, strict=True)
+            )
+            words = [((low & np.uint32(0xFFFF)) | (high << np.uint32(16))).view(np.int32)]
+        return words[0] if strays is None else np.where(strays, np.int32(POISON), words[0])
+
+    def _word(self, place: Array) -> Array:
+        """The words in which bytes lie."""
+        if place.shape[1] == 1:
+            return self.words.take(place[:, 0] >> 2, axis=0)
+        return self.words.reshape(-1).take((place >> 2) * self.context.blocks + self.lane_block)
+
+    def begin_copy(self, i: Instruction, address: Any, offset: int, mask: Mask) -> tuple[Array, Mask]:
+        """cp.async is issued: from now on nobody may touch the place. (Addresses, lanes whose address is right.)"""
+        span, address, offset, mask = self._touch(i, address, offset, shadow.WRITE, mask)
+        place = np.asarray(address) + offset
+        if self.context.options.races and not span.is_empty:
+            self._mark(place, i.lane_bytes, mask, shadow.FLYING)
+        return place, mask
+
+    def end_copy(self, i: Instruction, place: Array, words: Sequence[Array], mask: Mask) -> None:
+        """cp.async is waited for: only now the data is there, for the thread that waited."""
+        span = self._span(place, mask)
+        if span.is_empty:
+            return
+        if self.context.options.races:
+            self._mark(place, i.lane_bytes, mask, shadow.FULL)
+            self._judge(i, [place], i.lane_bytes, shadow.WRITE, mask)
+        self._put(span, 0, words, mask)
+
     # ---------------------------------------------------------------------------------------- bounds and counts
     def _touch(self, i: Instruction, address: Any, offset: int, kind: int, mask: Mask) -> tuple[Span, Any, int, Mask]:
         """Bound, count and check an access; what of it may go on, its address and offset possibly joined."""
+        span, address, offset, mask = self._bounded(i, address, offset, kind, mask)
+        if self.is_watched and not span.is_empty:
+            place = np.asarray(address) + offset
+            if self.context.options.requests:
+                self._request(i, place, i.lane_bytes, mask)
+            if self.context.options.races:
+                self._judge(i, [place], i.lane_bytes, kind, mask)
+        return span, address, offset, mask
+
+    def _bounded(self, i: Instruction, address: Any, offset: int, kind: int, mask: Mask) -> tuple[Span, Any, int, Mask]:
+        """Bound and count."""
         size, context = i.lane_bytes, self.context
         span = self.spans.get((id(address), id(mask))) or self._span(address, mask)
         low, high = span.low + offset, span.high + offset + size
@@ -149,11 +231,9 @@ class SharedMemory:
             region = next((r for r in self.regions if r.start <= low and high <= r.stop), None)
         if region is not None:
             self.last_region[i] = region
-            context.counts.add(i, region.name, span.lanes)
+            context.counts.add(i, region.name, Moved._fields[kind], span.lanes * size)
         else:
-            self._count_apart(i, np.asarray(address) + offset, mask)
-        if self.is_watched:
-            self._watch(i, np.asarray(address) + offset, size, kind, mask)
+            self._count_apart(i, np.asarray(address) + offset, kind, mask)
         return span, address, offset, mask
 
     def _span(self, address: Any, mask: Mask) -> Span:
@@ -188,27 +268,37 @@ class SharedMemory:
         wrong = active & (outside | odd)
         return active & ~wrong if wrong.any() else mask
 
-    def _count_apart(self, i: Instruction, address: Array, mask: Mask) -> None:
+    def _count_apart(self, i: Instruction, address: Array, kind: int, mask: Mask) -> None:
         """Lanes in several regions; what lies in none is counted as `shared`."""
-        a, left = self.context.full(address), self.context.active(mask)
+        a, left, size, moved = self.context.full(address), self.context.active(mask), i.lane_bytes, Moved._fields[kind]
         for region in self.regions:
             here = left & (region.start <= a) & (a < region.stop)
             if here.any():
-                self.context.counts.add(i, region.name, int(np.count_nonzero(here)))
+                self.context.counts.add(i, region.name, moved, size * int(np.count_nonzero(here)))
                 left = left & ~here
         if left.any():
-            self.context.counts.add(i, "shared", int(np.count_nonzero(left)))
+            self.context.counts.add(i, "shared", moved, size * int(np.count_nonzero(left)))
 
-    def _watch(self, i: Instruction, address: Array, size: int, kind: int, mask: Mask) -> None:
+    def _request(self, i: Instruction, address: Array, size: int, mask: Mask) -> None:
+        active = self.context.active(mask)
+        a = np.where(active, self.context.full(address), 0).astype(np.int64)
+        self.context.request(i, self._region_at(int(a.max())).name, bank_passes(a, active, size), "passes")
+
+    def _judge(self, i: Instruction, places: list[Array], size: int, kind: int, mask: Mask) -> None:
+        """By the shadow: each lane touches `size` bytes at each of the places."""
+        granules = np.concatenate([self._granules(place, size, mask) for place in places])
+        self.context.judge(i, kind, granules, mask, self.shadow, self.holds, self._name)
+
+    def _granules(self, address: Array, size: int, mask: Mask) -> Array:
+        """(granules of a lane, threads, blocks)"""
         context = self.context
         a = np.where(context.active(mask), context.full(address), 0).astype(np.int64)
-        if context.options.requests:
-            name = self._region_at(int(a.max())).name
-            context.request(i, name, bank_passes(a, context.active(mask), size), "passes")
-        if context.options.races:
-            parts = np.arange(size // context.granule).reshape(-1, 1, 1)
-            granules = (a // context.granule + parts) * context.blocks + self.lane_block
-            context.judge(i, kind, granules, mask, self.shadow, self.holds, self._name)
+        parts = np.arange(-(-size // context.granule)).reshape(-1, 1, 1)
+        granules: Array = (a // context.granule + parts) * context.blocks + self.lane_block
+        return granules
+
+    def _mark(self, address: Array, size: int, mask: Mask, state: int) -> None:
+        self.holds[self._granules(address, size, mask)[:, self.context.active(mask)]] = state
 
     def _name(self, granule: int) -> tuple[str, int]:
         offset = granule // self.context.blocks * self.context.granule

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .ops import DTYPES
-from .parse import Immediate, Kernel, Operand, Register, Symbol
+from .parse import Address, Immediate, Kernel, Operand, Register, Symbol
 
 SPECIALS = (
     *(f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"), "%laneid", "%warpid",
@@ -47,6 +47,14 @@ class Slots:
     def parameter(self, name: str, offset: int, type_: str) -> int:
         """The slot of a piece of a parameter; the launch fills it."""
         return self.params.setdefault((name, offset, type_), self._new(("param", name, offset, type_), None))
+
+    def address(self, address: Address) -> tuple[int, int]:
+        """(slot, offset in bytes) of `[base + offset]`."""
+        base = address.base
+        wide = not isinstance(base, Register) or self.dtype(base.name).itemsize == 8
+        slot, view = self.source(base, "b64" if wide else "b32")
+        assert view is None
+        return slot, address.offset
 
     def source(self, operand: Operand, type_: str) -> tuple[int, np.dtype[Any] | None]:
         """(slot, the dtype to view it as, None if it is stored so)."""

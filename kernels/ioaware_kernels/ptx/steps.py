@@ -13,8 +13,8 @@ import numpy as np
 
 from ioaware.errors import InputError
 
-from . import ops
-from .analyse import MEMORY, defined
+from . import ops, tensor_steps
+from .analyse import defined
 from .arithmetic import Function
 from .atomics import OPERATIONS
 from .ops import DTYPES
@@ -41,7 +41,7 @@ def compile_step(i: Instruction, slots: Slots) -> Step | None:
 def _make(i: Instruction, slots: Slots) -> Step:
     if i.base == "ld" and i.has("param"):
         return _parameter(i, slots)
-    if i.base in MEMORY:
+    if i.base in _ACCESS:
         return _ACCESS[i.base](i, slots)
     if i.base in _TALK:
         return _TALK[i.base](i, slots)
@@ -222,13 +222,7 @@ def _space(i: Instruction) -> str:
 def _address(i: Instruction, slots: Slots, position: int) -> tuple[int, int]:
     address = i.operands[position]
     assert isinstance(address, Address)
-    slot, view = slots.source(address.base, "b64" if _wide(address.base, slots) else "b32")
-    assert view is None
-    return slot, address.offset
-
-
-def _wide(base: Operand, slots: Slots) -> bool:
-    return not isinstance(base, Register) or slots.dtype(base.name).itemsize == 8
+    return slots.address(address)
 
 
 def _allowed(i: Instruction, modifiers: str) -> None:
@@ -297,7 +291,10 @@ def _atomic(i: Instruction, slots: Slots) -> Step:
     return step
 
 
-_ACCESS = {"ld": _load, "st": _store, "atom": _atomic, "red": _atomic}
+_ACCESS = {
+    "ld": _load, "st": _store, "atom": _atomic, "red": _atomic,
+    "mma": tensor_steps.mma, "ldmatrix": tensor_steps.ldmatrix, "cp": tensor_steps.copy,
+}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ other threads

@@ -24,6 +24,7 @@ ENGINES = ("grid", "cuda")
 @click.command("verify", context_settings={"help_option_names": ["-h", "--help"]})
 @option("--kernel", "kernels", multiple=True, metavar="NAME|FILE.cu", help="Repeatable; default: all of the project's.")
 @decorated(*SHAPE)
+@option("--dtype", metavar="NAME", help="fp32, fp16 or bf16; default: all that a kernel has.")
 @option("--causal", is_flag=True, help="Causal mask, bottom-right aligned.")
 @option("--engine", metavar="NAME", default="grid", show_default=True, help="grid (any machine) or cuda (CuPy).")
 @option("--source", is_flag=True, help="With --engine cuda: let CuPy compile the .cu instead of loading the PTX.")
@@ -85,7 +86,7 @@ def _engine(values: dict[str, Any]) -> CudaEngine | None:
 
 
 def _is_one_problem(values: dict[str, Any]) -> bool:
-    return any(values[name] for name in (*SHAPED, "causal"))
+    return any(values[name] for name in (*SHAPED, "causal", "dtype"))
 
 
 def _cases(values: dict[str, Any]) -> Iterator[tuple[Implementation, Case]]:
@@ -105,7 +106,11 @@ def _cases(values: dict[str, Any]) -> Iterator[tuple[Implementation, Case]]:
                 )
             yield from ((implementation, case) for case in cases)
         return
-    problems = [(implementation, _problem(implementation, values)) for implementation in implementations]
+    problems = [
+        (implementation, _problem(implementation, values, dtype))
+        for implementation in implementations
+        for dtype in ([values["dtype"]] if values["dtype"] else implementation.dtypes)
+    ]
     if not values["kernels"] and any(implementation.solves(wanted) for implementation, wanted in problems):
         problems = [(implementation, wanted) for implementation, wanted in problems if implementation.solves(wanted)]
     for implementation, wanted in problems:
@@ -123,9 +128,9 @@ def _fit(cases: list[tuple[Implementation, Case]], engine: CudaEngine | None) ->
     return [case for case, reason in zip(cases, why, strict=True) if not reason]
 
 
-def _problem(implementation: Implementation, values: dict[str, Any]) -> Any:
+def _problem(implementation: Implementation, values: dict[str, Any], dtype: str) -> Any:
     """The problem of the options; 256 rows unless they say otherwise, for the executor is no GPU."""
-    given = {"d_v": None, "mask": None, "dropout": None, **values, "dtype": "fp32"}
+    given = {"d_v": None, "mask": None, "dropout": None, **values, "dtype": dtype}
     if values["n"] is None:
         given["q_len"], given["kv_len"] = given["q_len"] or "256", given["kv_len"] or "256"
     return problem({**given, "direction": implementation.direction})
