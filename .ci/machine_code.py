@@ -108,9 +108,7 @@ def row(build: golden.Build, launch: KernelLaunch, used: dict[str, nvrtc.Resourc
     more = "+" if any(size is None for _, size in golden.shared_layouts(build)[launch.entry].values()) else ""
     shared = f"{static + dynamic(build, launch):,}{more}"
     made = build.file.removeprefix(f"{build.implementation.name}_").removesuffix(".ptx")
-    return ROW.format(
-        build.implementation.name, made, launch.entry, threads(build, launch), shared, *registers
-    )
+    return ROW.format(build.implementation.name, made, launch.entry, threads(build, launch), shared, *registers)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from ioaware_kernels.verify import module_of, verify
 FLASH2 = load("flash2")
 
 
-def once(length, options):
-    """A function that runs flash2 on one head of N = length, d = 64."""
-    problem = AttentionProblem(q_len=length, head_dim=64, dtype="fp32")
-    inputs, module = random_inputs(problem), module_of(FLASH2, Case(problem))
-    return lambda: run(FLASH2, module, problem, inputs, engine=GridEngine(options))
+def once(length, options, kernel=FLASH2):
+    """A function that runs a kernel on one head of N = length, d = 64."""
+    problem = AttentionProblem(q_len=length, head_dim=64, dtype=kernel.dtypes[0])
+    inputs, module = random_inputs(problem), module_of(kernel, Case(problem))
+    return lambda: run(kernel, module, problem, inputs, engine=GridEngine(options))
 
 
 @pytest.mark.parametrize("counting", [True, False], ids=["counting", "not counting"])
@@ -32,6 +32,11 @@ def test_flash2(benchmark, counting, monkeypatch):
     if not counting:
         monkeypatch.setattr(Counts, "add", lambda *_: None)
     benchmark.pedantic(once(1024, Options()), rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.benchmark(group="flash2 on tensor cores, N = 1024, one head")
+def test_tensor_cores(benchmark):
+    benchmark.pedantic(once(1024, Options(), load("flash2_mma")), rounds=5, warmup_rounds=1)
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,13 @@ def normal(problem: AttentionProblem, seed: int) -> dict[str, Array]:
 
 
 def huge_equal(problem: AttentionProblem, seed: int) -> dict[str, Array]:
-    """Equal scores so large that half a unit in their last place is more than exp takes: it must see exactly 0."""
+    """Equal scores so large that half a unit in their last place is more than exp takes: it must see exactly 0.
+
+    Their sums are exact, for equal terms are all rounded the same way; rounded is what the scale makes of them.
+    """
     x = normal(problem, seed)
-    largest = FORMATS[problem.dtype].largest
-    x["Q"][...], x["K"][...] = min(1.3e5, largest), min(1.28e5, largest)
+    large = 2.0**15 if problem.dtype == "fp16" else 2.0**17
+    x["Q"][...], x["K"][...] = 1.125 * large, large
     return x
 
 

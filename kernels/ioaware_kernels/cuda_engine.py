@@ -38,9 +38,16 @@ class CudaEngine:
     Raises Skipped (exit code 77) where CuPy is not installed or there is no usable GPU.
     """
 
+    name = "cuda"
+
     def __init__(self, *, from_source: bool = False, stream: Any = None) -> None:
         self.cupy, self.from_source, self.stream = _cupy(), from_source, stream
         self._modules: dict[Module, Any] = {}
+
+    @property
+    def opposite(self) -> CudaEngine:
+        """Itself: a GPU chooses its own order, another one each time."""
+        return self
 
     def __call__(self, plan: Plan) -> None:
         """Run one launch and wait for it.
@@ -60,7 +67,7 @@ class CudaEngine:
             ) from None
         except self._errors as e:  # also what leaving the stream and the device raises after a kernel went wrong
             raise VerificationError(
-                f"{name} failed on the GPU: {_line(e)}; --engine grid names the access that is wrong"
+                f"{name} failed on the GPU: {line_of(e)}; --engine grid names the access that is wrong"
             ) from None
 
     def unfit(self, case: Case) -> str:
@@ -85,7 +92,7 @@ class CudaEngine:
             function.max_dynamic_shared_size_bytes = plan.shared_bytes
         there = {tensor: self.cupy.asarray(tensor.buffer.words) for tensor in plan.tensors}
         params = plan.parameters(lambda tensor: _address(tensor, there[tensor]))
-        function(plan.grid, plan.block, tuple(map(_by_value, params.values())), shared_mem=plan.shared_bytes)
+        function(plan.grid, plan.block, tuple(map(by_value, params.values())), shared_mem=plan.shared_bytes)
         stream.synchronize()  # what goes wrong in the kernel is said here
         for tensor, words in there.items():
             tensor.buffer.words[...] = self.cupy.asnumpy(words)
@@ -111,12 +118,12 @@ class CudaEngine:
             function = self._modules[plan.module].get_function(plan.kernel.name)
             most = function.max_threads_per_block  # loads it on this device, if that has not happened yet
         except self.cupy.cuda.compiler.CompileException as e:
-            raise InputError(f"{plan.kernel.name} does not compile with CuPy's NVRTC: {_line(e)}") from None
+            raise InputError(f"{plan.kernel.name} does not compile with CuPy's NVRTC: {line_of(e)}") from None
         except self._errors as e:
-            raise self._not_loaded(plan, _line(e)) from None
+            raise self._not_loaded(plan, line_of(e)) from None
         except RuntimeError as e:
             rule = "CuPy needs NVRTC of a CUDA toolkit to compile the source; the PTX needs none"
-            raise Skipped(f"{plan.kernel.name}: {rule} ({_line(e)})") from None
+            raise Skipped(f"{plan.kernel.name}: {rule} ({line_of(e)})") from None
         if prod(plan.block) > most:
             raise refuse(
                 f"{plan.kernel.name}: threads per block", prod(plan.block), "it has registers for fewer here", most
@@ -162,8 +169,8 @@ def needs(ptx: str) -> tuple[tuple[int, int], int]:
 
 
 # ------------------------------------------------------------------------------------------------ helpers
-def _by_value(raw: bytes) -> Any:
-    """CuPy passes a NumPy array of one element by value, whatever the element is."""
+def by_value(raw: bytes) -> Any:
+    """A parameter as CuPy takes it: a NumPy array of one element goes by value, whatever the element is."""
     return np.frombuffer(raw, np.dtype((np.void, len(raw))))
 
 
@@ -173,7 +180,7 @@ def _address(tensor: Tensor, words: Any) -> int:
     return int(words.data.ptr)
 
 
-def _line(e: BaseException) -> str:
+def line_of(e: BaseException) -> str:
     """The line of an error that says what is wrong."""
     lines = [line.strip() for line in str(e).splitlines() if line.strip()] or [type(e).__name__]
     line = next((line for line in lines if "error" in line.lower()), lines[0]).rstrip(".")
@@ -202,10 +209,10 @@ def _cupy() -> Any:
         import cupy
     except ModuleNotFoundError as e:
         if e.name != "cupy":
-            raise Skipped(f"the engine cuda cannot load CuPy ({_line(e)}); {ELSEWHERE}") from None
+            raise Skipped(f"the engine cuda cannot load CuPy ({line_of(e)}); {ELSEWHERE}") from None
         raise Skipped(f"the engine cuda needs CuPy: {INSTALL}; {ELSEWHERE}") from None
     except ImportError as e:
-        raise Skipped(f"the engine cuda cannot load CuPy ({_line(e.__cause__ or e)}); {ELSEWHERE}") from None
+        raise Skipped(f"the engine cuda cannot load CuPy ({line_of(e.__cause__ or e)}); {ELSEWHERE}") from None
     try:
         if cupy.cuda.runtime.is_hip:
             raise Skipped(f"the engine cuda needs an NVIDIA GPU, this CuPy is for ROCm; {ELSEWHERE}")
@@ -213,7 +220,7 @@ def _cupy() -> Any:
         if count:
             cupy.cuda.Device().synchronize()  # makes a context: refused where others have the GPU for themselves
     except RuntimeError as e:
-        raise Skipped(f"the engine cuda finds no usable GPU ({_line(e)}); {ELSEWHERE}") from None
+        raise Skipped(f"the engine cuda finds no usable GPU ({line_of(e)}); {ELSEWHERE}") from None
     if not count:
         raise Skipped(f"the engine cuda finds no GPU; {ELSEWHERE}")
     return cupy

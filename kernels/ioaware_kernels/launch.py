@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 from ioaware.errors import InputError, refuse, unknown
 
@@ -82,6 +82,13 @@ class Plan(NamedTuple):
 class Engine(Protocol):
     """Something that runs a launch and changes the tensors' memory; counts and findings are the CPU's."""
 
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def opposite(self) -> Engine:
+        """The same with thread blocks in the opposite order, where it chooses one; it judges no races."""
+
     def __call__(self, plan: Plan) -> Result | None: ...
 
 
@@ -90,6 +97,12 @@ class GridEngine:
     """The PTX executor on the CPU: counts every access, bounds it, and with `options.races` judges it."""
 
     options: Options = field(default_factory=Options)
+    name: ClassVar[str] = "grid"
+
+    @property
+    def opposite(self) -> GridEngine:
+        """Thread blocks in the opposite order, unwatched."""
+        return GridEngine(Options(reverse=not self.options.reverse))
 
     def __call__(self, plan: Plan) -> Result:
         """Run; the tensors' memory is changed in place."""

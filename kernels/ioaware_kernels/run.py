@@ -69,14 +69,14 @@ def tensors(
     out = {}
     for number, (name, tensor) in enumerate(program.tensors.items()):
         dtype = problem.number_format(tensor.dtype)
-        out[name] = Tensor(name, _shape(walk, tensor, problem), layout, dtype, number)
+        out[name] = Tensor(name, shape_of(walk, tensor, problem), layout, dtype, number)
         if tensor.role == "input":
             out[name].fill(unpacked(problem, inputs[name]))
     return out
 
 
-def _shape(walk: Walk, tensor: Any, problem: AttentionProblem) -> Shape:
-    """(batch, heads, rows, columns); an axis of one entry per tile multiplies the rows."""
+def shape_of(walk: Walk, tensor: Any, problem: AttentionProblem) -> Shape:
+    """(batch, heads, rows, columns) of a tensor of the program; an axis of one entry per tile multiplies the rows."""
     heads, rows = 1, 1
     *leading, last = tensor.axes
     for axis in leading:

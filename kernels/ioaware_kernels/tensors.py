@@ -76,9 +76,7 @@ def far_apart(shape: Shape, number: int = 0) -> Placement:
 class Tensor:
     """A tensor of 4- or 2-byte elements in a buffer of its own; `number`: which of a kernel's it is."""
 
-    def __init__(
-        self, name: str, shape: Shape, layout: Layout = packed, dtype: str = "fp32", number: int = 0
-    ) -> None:
+    def __init__(self, name: str, shape: Shape, layout: Layout = packed, dtype: str = "fp32", number: int = 0) -> None:
         self.name, self.shape, self.at = name, shape, layout(shape, number)
         self.format = FORMATS[dtype]
         apart = self.at.batch > self.at.size

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ioaware.errors import VerificationError
+from ioaware.errors import InputError, VerificationError
+from ioaware.problem import AttentionProblem
 from ioaware.traffic import Moved, Traffic
 
 from . import golden
@@ -31,6 +33,7 @@ from .run import Launched, Run, program_of, run
 from .tensors import Array, repacked
 from .tolerance import Difference, compare, expected
 
+MOST_JUDGED = 1 << 27  # multiply-adds of Q K^T: up to there judging every access takes about ten seconds
 CHECKS = ("values", "tensors", "shared", "findings", "memory", "determinism")
 
 
@@ -44,6 +47,7 @@ class Report:
     problems: dict[str, list[str]] = field(default_factory=dict)  # per check that was made; empty: it holds
     launches: list[tuple[Launched, Prediction]] = field(default_factory=list)
     reproducible: bool = True  # the same bits in another order of thread blocks
+    engine: str = ""
     seconds: float = 0.0
 
     @property
@@ -61,7 +65,7 @@ class Report:
                 "kv_heads": p.kv_heads, "batch": p.batch, "mask": str(p.band), "dtype": p.dtype,
                 "direction": p.direction,
             },
-            "inputs": self.case.inputs.__name__, "layout": self.case.layout.__name__,
+            "engine": self.engine, "inputs": self.case.inputs.__name__, "layout": self.case.layout.__name__,
             "ok": self.is_fine, "checks": self.problems, "reproducible": self.reproducible, "time_s": self.seconds,
             "outputs": {n: d._asdict() for n, d in self.differences.items()},
             "launches": [
@@ -103,25 +107,23 @@ def _parsed(ptx: str, source: str, definitions: tuple[str, ...]) -> Module:
 def verify(
     implementation: Implementation, case: Case, engine: Engine | None = None, seed: int = 0, *, requests: bool = False
 ) -> Report:
-    """Run one case and check everything. With an engine (a GPU) what only the executor sees is not checked.
+    """Run one case and check everything that the engine lets one see; by default `chosen` takes one.
 
-    requests: also count the 32-byte sectors and bank passes of what warps ask for.
+    requests: also count the 32-byte sectors and bank passes of what warps ask for, where the default engine can.
     """
     started = time.perf_counter()
-    report = Report(implementation.name, case)
     module, inputs = module_of(implementation, case), case.values(seed)
-    exact = expected(program_of(implementation, case.problem), case.problem, inputs)
-    given = {**{n: repacked(e.exact) for n, e in exact.items()}, **inputs}
-    on_grid = engine is None
-
-    def once(which: Engine) -> Run:
-        return run(implementation, module, case.problem, given, case.layout, which)
-
-    first = once(engine or GridEngine(Options(races=True, requests=requests)))
-    second = once(engine or GridEngine(Options(reverse=True)))
+    engine = engine or chosen(implementation, module, case.problem, requests=requests)
+    report = Report(implementation.name, case, engine=engine.name)
+    program = program_of(implementation, case.problem)
+    exact = expected(program, case.problem, inputs)
+    given = {**{n: repacked(e.exact) for n, e in exact.items() if n in program.tensors}, **inputs}
+    first, second = (
+        run(implementation, module, case.problem, given, case.layout, e) for e in (engine, engine.opposite)
+    )
     report.differences = {name: compare(values, exact[name]) for name, values in first.outputs.items()}
-    report.problems["values"] = list(_values(report.differences))
-    if on_grid:
+    report.problems["values"] = list(wrong_values(report.differences))
+    if first.launches:  # not on a GPU
         report.launches = list(zip(first.launches, predict(implementation, case.problem), strict=True))
         report.problems["tensors"] = [s for a, b in report.launches for s in _bytes(a, a.tensors, b.tensors)]
         if any(predicted.shared for _, predicted in report.launches):
@@ -132,6 +134,19 @@ def verify(
     report.reproducible = not _changed(first, second)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def chosen(implementation: Implementation, module: Module, problem: AttentionProblem, *, requests: bool) -> Engine:
+    """The executor that judges every access; compiled code where that would take minutes, and if it has the opcodes."""
+    (q_len, kv_len), *_ = problem.sequences
+    if problem.batch * problem.heads * q_len * kv_len * problem.head_dim > MOST_JUDGED:
+        from .jit_engine import JitEngine, code_of
+
+        with suppress(InputError):  # an opcode that is not compiled
+            for launch in implementation.launches:
+                code_of(module, launch.entry)
+            return JitEngine()
+    return GridEngine(Options(races=True, requests=requests))
 
 
 def require(reports: list[Report]) -> None:
@@ -145,7 +160,8 @@ def require(reports: list[Report]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ the checks
-def _values(differences: Mapping[str, Difference]) -> Iterator[str]:
+def wrong_values(differences: Mapping[str, Difference]) -> Iterator[str]:
+    """A sentence for every output that is not exact softmax."""
     for name, d in differences.items():
         if d.misplaced:
             yield f"{name} has {d.misplaced:,} elements that are NaN or infinite where exact softmax is not, or not so"

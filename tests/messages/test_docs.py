@@ -43,6 +43,18 @@ def test_readme_shows_what_verify_counts(tmp_path):
 COMMANDS = [shlex.split(line, comments=True) for line in indented("## More to ask")]
 
 
+def test_docs_show_the_measured_run_as_it_is_stored(tmp_path):
+    """docs/bench.md: what is printed of the result file."""
+    stored = ROOT / "results" / "cpu-amd-epyc.json"
+    out = call(tmp_path, "bench", "--from", str(stored), env={"COLUMNS": "110"}).out
+    printed = [line.rstrip() for line in out.splitlines()]
+    shown = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8").partition("![time over N")[2]
+    block = re.search(r"\n\n((?:(?:    .*)?\n)+)", shown)[1]
+    lines = [line.removeprefix("    ").rstrip() for line in block.rstrip().splitlines()]
+    assert printed[-len(lines) :] == lines
+    assert lines[0].startswith("ceilings")
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_readme_commands_run(command, tmp_path):
     result = call(tmp_path, *(command[1:] if command[0] == "ioaware" else command))

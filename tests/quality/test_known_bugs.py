@@ -165,7 +165,7 @@ def test_l_is_the_natural_logarithm_of_each_query_heads_own_sum(kernel, case):
 
 
 # ------------------------------------------------------------------------------------------------ ends of matrices
-def cache(shape):
+def cache(shape, number=0):
     """A view of a larger buffer full of NaN: each head has room for 40 more rows."""
     b, h, r, c = shape
     return Placement(0, h * (r + 40) * c, (r + 40) * c, c, b * h * (r + 40) * c)
@@ -280,7 +280,7 @@ def test_a_split_of_which_a_row_sees_nothing(kernel, case):
     np.testing.assert_array_equal(placed["O_part"].values[0, 0].any(axis=1), sees)
 
 
-def between_guards(shape):
+def between_guards(shape, number=0):
     """Contiguous as batch, rows, heads, columns, with a guard zone of one vector around each sequence."""
     b, h, r, c = shape
     return Placement(8, r * h * c + 8, c, h * c, 8 + b * (r * h * c + 8))

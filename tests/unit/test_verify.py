@@ -29,7 +29,19 @@ from tests.messages.command import call, written
 from tests.messages.kernels import changed
 
 TOP = {"schema", "version", "engine", "seed", "complete", "ok", "cases"}
-CASE = {"kernel", "problem", "inputs", "layout", "ok", "checks", "reproducible", "time_s", "outputs", "launches"}
+CASE = {
+    "kernel",
+    "problem",
+    "engine",
+    "inputs",
+    "layout",
+    "ok",
+    "checks",
+    "reproducible",
+    "time_s",
+    "outputs",
+    "launches",
+}
 PROBLEM = {**dict.fromkeys(("q_len", "kv_len", "head_dim", "heads", "kv_heads", "batch"), int),
            **dict.fromkeys(("mask", "dtype", "direction"), str)}  # fmt: skip
 OUTPUT = {"error": float, "tolerance": float, "misplaced": int}
@@ -66,6 +78,7 @@ def check_traffic(traffic):
 def check_case(case):
     assert set(case) == CASE
     assert {key: type(value) for key, value in case["problem"].items()} == PROBLEM
+    assert case["engine"] in ("grid", "jit", "cpu", "cuda")
     assert case["inputs"] in vars(cases)
     assert case["layout"] in vars(cases)
     assert set(case["checks"]) <= set(CHECKS)
@@ -86,7 +99,7 @@ def check_case(case):
             assert (asked["sectors"] == 0) is not (asked["passes"] == 0)  # global memory, or shared
 
 
-def check_report(found, engine="grid", seed=0):
+def check_report(found, engine="auto", seed=0):
     assert set(found) == TOP
     assert (found["schema"], found["version"], found["engine"], found["seed"]) == (1, __version__, engine, seed)
     assert found["complete"] is True

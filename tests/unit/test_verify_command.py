@@ -278,3 +278,54 @@ def test_listing_kernels_runs_none(tmp_path):
     modules = imported(tmp_path, "-m", "ioaware", "list", "kernels")
     assert "ioaware_kernels.implementation_file" in modules
     assert not packages(modules) & {"numba", "numpy", "cupy"}
+
+
+# ------------------------------------------------------------------------------------------------ engines
+@pytest.mark.parametrize("engine", ["grid", "jit"])
+def test_an_engine_by_its_name(engine, tmp_path):
+    cases = check_report(ran(tmp_path, f"{SMALL} --engine {engine}"), engine=engine)
+    assert {case["engine"] for case in cases} == {engine}
+    assert all(case["ok"] and case["launches"] for case in cases)
+
+
+def test_both_engines_count_the_same(tmp_path):
+    """And the grid alone counts requests."""
+    moved = {
+        engine: [
+            [(launch["counted"], launch["counted_shared"]) for launch in case["launches"]]
+            for case in check_report(ran(tmp_path, f"{SMALL} --engine {engine}"), engine=engine)
+        ]
+        for engine in ("grid", "jit")
+    }
+    assert moved["grid"] == moved["jit"]
+    assert all(moved["jit"])
+
+
+def test_a_large_problem_is_compiled(tmp_path, monkeypatch):
+    """The rule of `verify.chosen`, with a limit that a small problem is beyond; a reader of the table is told."""
+    monkeypatch.setattr("ioaware_kernels.verify.MOST_JUDGED", 5 * 7 * 4 - 1)
+    cases = check_report(ran(tmp_path, SMALL))
+    assert {case["engine"] for case in cases} == {"jit"}
+    assert "races are not judged" in " ".join(printed(tmp_path, SMALL).split())
+    monkeypatch.setattr("ioaware_kernels.verify.MOST_JUDGED", 5 * 7 * 4)
+    assert {case["engine"] for case in check_report(ran(tmp_path, SMALL))} == {"grid"}
+    assert "races are not judged" not in " ".join(printed(tmp_path, SMALL).split())
+
+
+def test_what_is_not_compiled_stays_on_the_grid(tmp_path, monkeypatch):
+    def refused(*_):
+        raise InputError("the compiled executor does not run it")
+
+    monkeypatch.setattr("ioaware_kernels.verify.MOST_JUDGED", 0)
+    monkeypatch.setattr("ioaware_kernels.jit_engine.code_of", refused)
+    assert {case["engine"] for case in check_report(ran(tmp_path, SMALL))} == {"grid"}
+
+
+def test_the_kernels_of_the_cpu(tmp_path):
+    """Nothing counts a CPU's bytes: values, memory and bits are what is checked."""
+    cases = check_report(ran(tmp_path, "--engine cpu --q-len 5 --kv-len 7 --d 4 --heads 2 --causal"), engine="cpu")
+    assert [case["kernel"] for case in cases] == ["naive", "flash2"]
+    assert all(set(case["checks"]) == {"values", "memory", "determinism"} and case["ok"] for case in cases)
+    matrix = check_report(ran(tmp_path, "--engine cpu --kernel flash2"), engine="cpu")
+    assert len(matrix) > 20
+    assert all(case["ok"] for case in matrix)

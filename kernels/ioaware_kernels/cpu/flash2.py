@@ -29,6 +29,7 @@ from .strip import (
     store_output,
     strips,
     to_subtract,
+    whole_pages,
 )
 from .vector import load, store
 
@@ -37,7 +38,8 @@ MINUS_INFINITY, ZERO = np.float32(-inf), np.float32(0)
 
 def scratch(threads: int, head_dim: int, tiles: TileSizes) -> tuple[Array, Array]:
     """Per thread: Q^T, O^T, m and l of every strip of a query tile; the scores of one strip and key tile."""
-    return aligned(threads, strips(tiles.q), 2 * head_dim + 2), aligned(threads, tiles.kv)
+    kept = aligned(threads, strips(tiles.q), whole_pages(2 * head_dim + 2))
+    return kept, aligned(threads, whole_pages(tiles.kv))
 
 
 @njit(parallel=True, cache=True)

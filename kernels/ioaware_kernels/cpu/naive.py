@@ -27,6 +27,7 @@ from .strip import (
     store_output,
     strips,
     to_subtract,
+    whole_pages,
 )
 from .vector import load, store
 
@@ -35,7 +36,7 @@ MINUS_INFINITY, ZERO = np.float32(-inf), np.float32(0)
 
 def scratch(threads: int, head_dim: int, tiles: TileSizes) -> Array:
     """Per thread: Q^T or O^T, and m and l, of every strip of a query tile."""
-    return aligned(threads, strips(tiles.q), head_dim + 2)
+    return aligned(threads, strips(tiles.q), whole_pages(head_dim + 2))
 
 
 @njit(parallel=True, cache=True)

@@ -19,7 +19,7 @@ from .vector import FLOAT_BYTES, choose_below, load, store
 
 MINUS_INFINITY, ZERO, ONE = np.float32(-inf), np.float32(0), np.float32(1)
 SMALLEST = np.finfo(np.float32).min
-LINE_BYTES = 64  # a register that crosses two cache lines is loaded twice
+PAGE_BYTES = 4096  # prefetchers stop at its end: they fetch nothing of another thread's scratch, which would be lost
 
 
 def strips(queries: int) -> int:
@@ -28,11 +28,17 @@ def strips(queries: int) -> int:
 
 
 def aligned(*shape: int) -> Array:
-    """Uninitialised fp32 (*shape, STRIP) that begins with a cache line."""
+    """Uninitialised fp32 (*shape, STRIP) that begins with a page."""
     size = int(np.prod(shape)) * STRIP
-    memory = np.empty(size + LINE_BYTES // FLOAT_BYTES, np.float32)
-    start = -memory.ctypes.data % LINE_BYTES // FLOAT_BYTES
+    memory = np.empty(size + PAGE_BYTES // FLOAT_BYTES, np.float32)
+    start = -memory.ctypes.data % PAGE_BYTES // FLOAT_BYTES
     return memory[start : start + size].reshape(*shape, STRIP)
+
+
+def whole_pages(rows: int) -> int:
+    """At least so many rows of a strip."""
+    of_page = PAGE_BYTES // (STRIP * FLOAT_BYTES)
+    return -(-rows // of_page) * of_page
 
 
 @njit(cache=True)

@@ -21,7 +21,7 @@ from ..cases import Case
 from ..ptx.context import POISON
 from ..tensors import Array, packed
 from ..tolerance import compare, expected
-from ..verify import Report, _values
+from ..verify import Report, wrong_values
 from .prepare import prepare
 
 
@@ -40,14 +40,14 @@ def verify(name: str, case: Case, seed: int = 0, *, tiles: TileSizes | None = No
 
     The layout of the case means nothing here: tensors are contiguous. Raises InputError as `prepare` does.
     """
-    started, report = time.perf_counter(), Report(name, case)
+    started, report = time.perf_counter(), Report(name, case, engine="cpu")
     given = case.inputs(case.problem, seed)
     before = {n: array.copy() for n, array in given.items()}
     first, second = (_run(name, case, given, tiles, threads) for threads in (get_num_threads(), 1))
     program = record(find(name).text("fwd"), case.problem.features)
     exact = expected(program, case.problem, before)
     report.differences = {n: compare(values, exact[n]) for n, values in first.items()}
-    report.problems["values"] = list(_values(report.differences))
+    report.problems["values"] = list(wrong_values(report.differences))
     report.problems["memory"] = [f"{n} is not written everywhere" for n, values in first.items() if _poisoned(values)]
     report.problems["memory"] += [f"the input {n} is changed" for n in _changed(before, given)]
     changed = _changed(first, second)

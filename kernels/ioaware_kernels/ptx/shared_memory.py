@@ -60,10 +60,19 @@ class SharedMemory:
     def load(
         self, i: Instruction, address: Any, offset: int, dtype: np.dtype[Any], count: int, mask: Mask
     ) -> list[Array]:
-        """`count` neighbouring elements per lane."""
-        span, address, offset, mask = self._touch(i, address, offset, shadow.READ, mask)
+        """`count` neighbouring elements per lane; a lane that strays gets poison."""
+        span, address, offset, fine = self._touch(i, address, offset, shadow.READ, mask)
+        if fine is mask and not span.is_empty:
+            return self._loaded(span, address, offset, dtype, count, mask)
+        poison = np.full(self.context.shape, POISON, f"i{dtype.itemsize}").view(dtype)
         if span.is_empty:
-            return [np.full(self.context.shape, POISON, f"i{dtype.itemsize}").view(dtype)] * count
+            return [poison] * count
+        loaded = self._loaded(span, address, offset, dtype, count, fine)
+        return [np.where(self.context.active(fine), value, poison) for value in loaded]
+
+    def _loaded(
+        self, span: Span, address: Any, offset: int, dtype: np.dtype[Any], count: int, mask: Mask
+    ) -> list[Array]:
         if dtype.itemsize == 4:
             return [self._words(span, offset // 4 + n, self.views[dtype]) for n in range(count)]
         if dtype.itemsize == 8:

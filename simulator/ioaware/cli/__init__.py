@@ -15,6 +15,7 @@ class Lazy(click.Group):
     """A group that imports a command only when it is asked for."""
 
     commands_of: ClassVar = {
+        "bench": "bench",
         "cite": "lists",
         "completion": "lists",
         "config": "config",

@@ -110,3 +110,15 @@ def hardware(values: dict[str, Any]) -> Device:
             raise InputError(f"--set {text:.60}: {field.strip()} is set twice; give it once")
         settings[field.strip()] = value.strip()
     return describe(values["device"], values["sram"], settings)
+
+
+def parse_seed(text: str) -> int:
+    """The seed of random inputs. Raises InputError."""
+    from ..errors import refuse
+    from ..units import LARGEST
+
+    if not text.isascii() or not text.isdigit():
+        raise refuse("--seed", text, "a whole number from 0 on", 0)
+    if len(text) > len(str(LARGEST)) or int(text) > LARGEST:
+        raise refuse("--seed", text, "at most 10^15", LARGEST)
+    return int(text)
