@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ioaware_kernels.launch import Engine
     from ioaware_kernels.verify import Report
 
-SHAPE = tuple(PROBLEM[n] for n in (0, 1, 2, 3, 5, 6, 7))  # lengths, heads and batch: what a kernel leaves open
+LENGTH = option("--N", "n", metavar="N", help="Sequence length of queries and keys; default 256.")
+SHAPE = (LENGTH, *(PROBLEM[n] for n in (1, 2, 3, 5, 6, 7)))  # lengths, heads and batch: what a kernel leaves open
 SHAPED = ("n", "q_len", "kv_len", "d", "heads", "kv_heads", "batch")
 ENGINES = ("auto", "grid", "jit", "cpu", "cuda")
 ENGINE = "grid, jit (compiled, judges no races), cuda (CuPy); auto: grid, jit if large; cpu: the CPU's own kernels."
