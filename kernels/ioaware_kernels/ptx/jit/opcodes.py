@@ -14,7 +14,7 @@ from .. import ops
 from ..ops import DTYPES, JOIN
 from ..parse import Instruction
 from .convert import convert
-from .emit import FLOATS, Emitter, Vector
+from .emit import FLOATS, Emitter, Vector, integer_type
 from .registers import element, is_signed, refusal
 
 
@@ -90,11 +90,17 @@ def _fused(o: Operation, a: Vector, b: Vector, c: Vector) -> Vector:
     return saturated(o.e, result) if "sat" in o.modifiers else result
 
 
-def _extreme(of_floats: str, of_integers: str) -> Make:
-    """A NaN loses against a number, and -0 is less than +0."""
+def _extreme(wins: str, of_zeros: str, of_integers: str) -> Make:
+    """A NaN loses against a number, and -0 is less than +0; LLVM 20 has this as an operation, and computes it wrong."""
 
     def make(o: Operation, a: Vector, b: Vector) -> Vector:
-        return o.e.intrinsic(of_floats if o.is_float else f"{o.sign}{of_integers}", a, b)
+        if not o.is_float:
+            return o.e.intrinsic(f"{o.sign}{of_integers}", a, b)
+        e, bits = o.e, integer_type(a.type)
+        number_or_b = e.choose(e.compare(f"fcmp {wins}", a, b), a, b)
+        chosen = e.choose(e.compare("fcmp uno", b, b), a, number_or_b)
+        signs = e.op(of_zeros, e.cast("bitcast", a, bits), e.cast("bitcast", b, bits))
+        return e.choose(e.compare("fcmp oeq", a, b), e.cast("bitcast", signs, a.type), chosen)
 
     return make
 
@@ -312,7 +318,7 @@ def _conversion(o: Operation, *sources: Vector) -> Vector:
 TABLE: dict[str, Make] = {
     "add": _arithmetic("fadd", "add"), "sub": _arithmetic("fsub", "sub"), "mul": _product, "mad": _product_and_sum,
     "fma": _fused, "div": _quotient, "rem": _remainder, "abs": _absolute, "neg": _negative,
-    "min": _extreme("minimumnum", "min"), "max": _extreme("maximumnum", "max"),
+    "min": _extreme("olt", "or", "min"), "max": _extreme("ogt", "and", "max"),
     "copysign": lambda o, sign, x: o.e.intrinsic("copysign", x, sign),
     "rcp": _reciprocal, "sqrt": _function("sqrt"), "rsqrt": lambda o, x: _reciprocal(o, o.e.intrinsic("sqrt", x)),
     "ex2": _function("exp2"), "lg2": _function("log2"), "sin": _function("sin"), "cos": _function("cos"),
