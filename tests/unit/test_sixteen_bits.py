@@ -31,6 +31,7 @@ from ioaware_kernels.tensors import Tensor, far_apart, interleaved, packed, padd
 from ioaware_kernels.tolerance import compare, expected
 from tests.unit import ptx_kernels
 from tests.unit.narrow_definitions import LAYOUTS, converted_bits, nearest_bits, value
+from tests.unit.test_implementation_file import LEAST
 
 NAMES = {"fp16": "f16", "bf16": "bf16"}  # as PTX calls them
 UNIT = {"fp16": 2.0**-11, "bf16": 2.0**-8}  # half of the distance from 1 to the next number
@@ -559,27 +560,13 @@ def test_a_format_that_it_has_not(dtypes, asked, said):
 
 
 # ------------------------------------------------------------------------------------------------ the table
-TABLE = """\
-algorithm = "flash2"
-{}
-[[build]]
-HEAD_DIM = 64
-TILE_Q = 1
-TILE_KV = 1
-[[launch]]
-entry = "mine"
-kernel = "flash2"
-grid = [1]
-block = [1]
-parameters = []
-"""
 REGION = 'shared = [{{ name = "a", rows = 1, columns = 2{} }}]\n'
 
 
 def read(folder, keys="", region=None):
     (folder / "mine.cu").touch()
     shared = "" if region is None else REGION.format(region)
-    (folder / "mine.toml").write_text(TABLE.format(keys) + shared, encoding="utf-8")
+    (folder / "mine.toml").write_text(f"{keys}\n{LEAST}{shared}", encoding="utf-8")
     return load(str(folder / "mine.cu"))
 
 

@@ -44,7 +44,7 @@ def on_cuda(problem: AttentionProblem, inputs: Inputs) -> Peers:
     ready: list[Subject] = []
     absent: dict[str, str] = {}
     for backend, name in CUDA_BACKENDS.items():
-        subject = _subject(torch, f"{TORCH} {name}", "cuda", problem, inputs, partial(_only, torch, backend))
+        subject = _subject(torch, f"{TORCH} {name}", "cuda", problem, inputs, partial(_only, backend))
         try:
             subject.run()
             torch.cuda.synchronize()
@@ -70,11 +70,10 @@ def _plain(attention: Callable[[], Any]) -> Any:
     return attention()
 
 
-def _only(torch: Any, backend: str, attention: Callable[[], Any]) -> Any:
+def _only(backend: str, attention: Callable[[], Any]) -> Any:
     """With this backend or not at all."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    del torch
     with sdpa_kernel(getattr(SDPBackend, backend)):
         return attention()
 

@@ -19,6 +19,7 @@ from ioaware.program.recorder import Program
 
 from ..tensors import Array
 from ..tolerance import Difference, compare, expected
+from ..verify import wrong_values
 
 ROWS = 16  # of a block
 HEADS = 4  # sequences and heads that are looked at
@@ -66,10 +67,7 @@ def check(
             part = values[block.batch, block.head, block.first : block.last]
             found = compare(part[None, None], exact[name])
             worst[name] = max(worst.get(name, found), found, key=lambda d: (d.misplaced, d.error / d.tolerance))
-    for name, d in worst.items():
-        if not d.is_fine:
-            wrong.append(f"{name} differs from exact softmax by {d.error:.3g}; rounding explains {d.tolerance:.3g}")
-    return worst, wrong
+    return worst, [*wrong, *wrong_values(worst)]
 
 
 def _part(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +73,15 @@ def _of_parts(holds: Array, wholes: int) -> Array:
     parts = holds.reshape(wholes, -1)
     empty = (parts == shadow.EMPTY).any(axis=1) & (parts != shadow.OUTSIDE).all(axis=1)
     return np.where(empty, shadow.EMPTY, parts.max(axis=1)).astype(np.uint8)
+
+
+def owner(pointers: Iterable[str], params: Mapping[str, bytes], buffers: int) -> int | None:
+    """The number of the buffer that one of these parameters points to: whom a stray access computed from it belongs to.
+
+    pointers: names of the parameters that its address is computed from; buffers: how many there are.
+    """
+    numbers = [(int.from_bytes(params[name][:8], "little") >> SHIFT) - 1 for name in sorted(pointers)]
+    return next((n for n in numbers if 0 <= n < buffers), None)
 
 
 class Part(NamedTuple):

@@ -21,7 +21,7 @@ from .async_copy import AsyncCopies
 from .context import Array, Context, Mask, Options
 from .count import Counts
 from .findings import Findings
-from .global_memory import SHIFT, Buffer, GlobalMemory
+from .global_memory import SHIFT, Buffer, GlobalMemory, owner
 from .ops import DTYPES
 from .parse import SIZES, Block, Immediate, Instruction, Kernel
 from .shared_memory import Region, SharedMemory
@@ -122,9 +122,8 @@ def _provenance(kernel: Kernel) -> dict[Instruction, frozenset[str]]:
 
 def _origin(kernel: Kernel, params: Mapping[str, bytes], buffers: Sequence[Buffer], i: Instruction) -> Buffer | None:
     """The tensor whose pointer an access's address is computed from: whom a stray access belongs to."""
-    pointers = [int.from_bytes(params[name][:8], "little") for name in sorted(_provenance(kernel)[i])]
-    numbers = [(pointer >> SHIFT) - 1 for pointer in pointers]
-    return next((buffers[n] for n in numbers if 0 <= n < len(buffers)), None)
+    n = owner(_provenance(kernel)[i], params, len(buffers))
+    return None if n is None else buffers[n]
 
 
 class Machine:

@@ -12,7 +12,7 @@ from .. import findings
 from ..context import Options
 from ..count import Counts
 from ..findings import Findings, Where
-from ..global_memory import SHIFT, Buffer
+from ..global_memory import SHIFT, Buffer, owner
 from ..grid import Result
 from ..parse import Instruction, Kernel
 from ..shared_memory import Region
@@ -104,21 +104,16 @@ class Launch:
         rows = _rows(state, runtime.SITES_AT, len(self.sites), runtime.SITE)
         rows[:, runtime.NEXT] = -1
         for row, site in zip(rows, self.sites, strict=True):
-            owner = self._owner(origins[site.instruction])
+            of = owner(origins[site.instruction], self.params, len(self.buffers))
             row[[runtime.BYTES, runtime.SPACE, runtime.OFFSET]] = site.bytes, site.space, site.offset
             if site.members:
                 row[runtime.BEFORE], row[runtime.BEHIND] = site.reach
             for member, following in pairwise(site.members):
                 rows[member.number, runtime.NEXT] = following.number
-            row[runtime.OWNER] = 0 if owner is None else (owner + 1) << SHIFT
+            row[runtime.OWNER] = 0 if of is None else (of + 1) << SHIFT
         rows = _rows(state, runtime.WINDOWS_AT, len(self.windows), runtime.A_WINDOW)
         for row, window in zip(rows, self.windows, strict=True):
             row[...] = window[1:]
-
-    def _owner(self, names: frozenset[str]) -> int | None:
-        """The buffer of the parameter that an address is computed from: whom a stray access belongs to."""
-        pointers = [int.from_bytes(self.params[name][:8], "little") for name in sorted(names)]
-        return next((n for p in pointers if 0 <= (n := (p >> SHIFT) - 1) < len(self.buffers)), None)
 
     # ---------------------------------------------------------------------------------------- the run
     def run(self, *, reverse: bool) -> Result:
