@@ -1,1 +1,1 @@
-"""The third leg of ioaware: machine-checked proofs under the numbers. Nothing is here yet; see the README."""
+"""The third leg of ioaware: machine-checked proofs under the numbers, readable and recheckable from Python."""

@@ -1,4 +1,4 @@
-"""What no algorithm can beat: compulsory traffic, the proved lower bound, and published bounds, labelled as such."""
+"""What no algorithm can beat: compulsory traffic, the proved lower bounds, and published bounds, labelled as such."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from .traffic import Moved, Traffic
 
 
 class LowerBound(NamedTuple):
-    """A lower bound on the bytes that any exact algorithm must read with this SRAM, and which argument gives it."""
+    """What any exact algorithm must read, and must read and write together, with this fast memory, bytes."""
 
     issued_read_bytes: int
-    binds: str  # "io": 2 d^2 |E| / M - M; "compulsory": every input that matters is read once
+    issued_bytes: int
+    binds: str  # what gives issued_bytes: traffic | loads | small_memory | compulsory
+    theorem: str  # the proof of it, for `ioaware prove`
     memory_words: int  # M
 
 
@@ -54,29 +56,60 @@ def _width(problem: AttentionProblem) -> int:
     return min(problem.itemsize(role) for role in ("io", "score", "accum"))
 
 
-def io_bound_words(pairs: int, d: int, memory: int) -> int:
-    """Loads of one fast memory of `memory` words: 2 d^2 |E| <= (loads + M) max(M, 4 d^2), E the visible pairs.
+def io_bound_words(pairs: int, work: int, memory: int) -> int:
+    """The least l with `work |E| <= (l + M) max(M, 2 work)`: for M >= 2 work, work |E| / M - M, rounded up.
 
-    With M >= 4 d^2: loads >= 2 d^2 |E| / M - M. Any order, any recomputation, any partial sums; only loads are charged.
-    It rules out neither approximation nor algebraic shortcuts such as Strassen's. May be negative: then it is void.
+    |E| are the visible pairs, M = `memory` words, and `work` per pair is
+
+    - d (d + d_v)   for the loads of the forward pass    (proofs: attention_lower_bound_dims)
+    - (d + d_v)^2   for its loads and stores together    (narrow_traffic_lower_bound; 4 d d_v for d_v > d:
+                                                          total_traffic_lower_bound)
+    - (d + d_v)^2   for the loads of the backward pass   (backward_lower_bound_dims)
+
+    Any order, any recomputation, any partial sums; saved scores may be read. It rules out neither approximation nor
+    algebraic shortcuts such as Strassen's. It is weak for M < 2 work, and may be negative: then it is void.
     """
-    return -(-2 * d * d * pairs // max(memory, 4 * d * d)) - memory
+    return -(-work * pairs // max(memory, 2 * work)) - memory
+
+
+def small_memory_words(pairs: int, d: int, memory: int) -> int:
+    """Loads and stores of a forward pass, by multiplications of Q K^T alone: 2 |E| d / sqrt(M) - |E| - 2 M, rounded up.
+
+    For M < d^2 it is the greatest bound (proofs: small_memory_lower_bound); from M = 4 d^2 on it is void.
+    """
+    from math import isqrt
+
+    squared = -(-4 * (pairs * d) ** 2 // memory)
+    return (isqrt(squared - 1) + 1 if squared else 0) - pairs - 2 * memory
 
 
 def lower_bound(problem: AttentionProblem, direction: str, sram_bytes: int) -> LowerBound:
-    """The greater of compulsory reads and the I/O bound for one pass, bytes.
+    """The greatest of what is proved and what is compulsory, for one pass.
 
-    The I/O bound is about the forward pass: a backward pass may read saved scores. A program's thread blocks run one
-    after another on one SM with the same loads, so the bound holds for its issued reads on any number of SMs.
-    If value_dim differs from head_dim the smaller one counts: the remaining columns are given for free.
+    A program's thread blocks run one after another on one SM with the same traffic, so a bound for one fast memory
+    holds for the issued bytes of any number of SMs (proofs: Parallel.v).
     """
-    floor, memory = compulsory(problem, direction).read_bytes, memory_words(problem, sram_bytes)
+    floor, memory, width = compulsory(problem, direction), memory_words(problem, sram_bytes), _width(problem)
+    d, dv, pairs = problem.head_dim, problem.value_dim or 1, problem.pairs()
+    work = d * (d + dv) if direction == "fwd" else (d + dv) ** 2
+    loads = io_bound_words(pairs, work, memory) * width
+    reads = max(loads, floor.read_bytes)
+    together = {"compulsory": floor.total_bytes, "loads": loads + floor.write_bytes}
     if direction == "fwd":
-        d = min(problem.head_dim, problem.value_dim or 1)
-        io = io_bound_words(problem.pairs(), d, memory) * _width(problem)
-        if io > floor:
-            return LowerBound(io, "io", memory)
-    return LowerBound(floor, "compulsory", memory)
+        work = (d + dv) ** 2 if dv <= d else 4 * d * dv
+        together["traffic"] = io_bound_words(pairs, work, memory) * width
+        together["small_memory"] = small_memory_words(pairs, d, memory) * width
+    binds = max(together, key=lambda what: together[what])
+    return LowerBound(reads, together[binds], binds, theorem(direction, binds, narrow=dv <= d), memory)
+
+
+def theorem(direction: str, binds: str, *, narrow: bool) -> str:
+    """The proof of a bound; `narrow`: d_v <= d."""
+    if direction == "bwd":
+        return "parallel_backward_lower_bound" if binds == "loads" else "parallel_backward_compulsory_loads"
+    if binds == "traffic":
+        return f"parallel_{'narrow' if narrow else 'total'}_traffic_lower_bound"
+    return "small_memory_lower_bound" if binds == "small_memory" else "parallel_combined_lower_bound"
 
 
 def published(problem: AttentionProblem, sram_bytes: int) -> list[Published]:
@@ -96,5 +129,5 @@ def published(problem: AttentionProblem, sram_bytes: int) -> list[Published]:
         words, name = pairs * d * d // (m + 4 * d * d) - m, "N²d²/(M + 4d²) - M"
         return [Published(name, max(0, words), f"{saha_ye}, theorem 3.4; constant extracted from its proof"), *out]
     words = 2 * pairs * d // (isqrt(m) + 1) - 2 * m - pairs
-    source = f"{saha_ye}, theorem 3.7, with the constant of Smith et al. 2017 (arXiv 1702.02017); unverified"
+    source = f"{saha_ye}, theorem 3.7, with the constant of Smith et al. 2017 (arXiv 1702.02017)"
     return [Published("2N²d/√M - 2M - N², for M < d²", max(0, words), source), *out]

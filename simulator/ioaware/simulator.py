@@ -147,6 +147,7 @@ def _pass(
         sum(w.exps for w in work),
         traffic,
         bound.issued_read_bytes,
+        bound.issued_bytes,
         cost(launched, problem, device),
     )
     return PassReport(

@@ -112,6 +112,7 @@ class Machine:
 
     def __init__(self, problem, tiles):
         self.problem, self.sequence, self.moved = problem, 0, Counter()
+        self.on_chip, self.turning = {}, False  # the last piece of each tensor that a back-and-forth loop has loaded
         self.masked, self.scale = problem.features.masked, 1 / np.sqrt(problem.head_dim)
         self.q_tiles, self.kv_tiles = ("q_len", tiles.q), ("kv_len", tiles.kv)
         self.sees = [self._mask(q_len, kv_len) for q_len, kv_len in problem.sequences]
@@ -166,6 +167,11 @@ class Machine:
 
     def _move(self, kind, piece):
         tensor, view = piece
+        if self.turning:
+            where = view.__array_interface__["data"][0], view.shape
+            if self.on_chip.get(tensor.name) == where:
+                return Value(self, view.copy())
+            self.on_chip[tensor.name] = where
         self.moved[tensor.name, kind] += view.size * self.problem.itemsize(tensor.role)
         return Value(self, view.copy())
 
@@ -238,6 +244,16 @@ class Machine:
             q, kv = (other, tile) if tiles[0] == "kv_len" else (tile, other)
             if self.sees[self.sequence][q.rows, kv.rows].any():
                 yield tile
+
+    def serpentine(self, tiles, other):
+        (number,) = other.number
+        if number == 0:
+            self.on_chip = {}
+        forwards = list(self.visible(tiles, other))
+        for tile in reversed(forwards) if number % 2 else forwards:
+            self.turning = True
+            yield tile
+            self.turning = False
 
     def seen(self, tiles, i):
         spans = [(tile.start, tile.stop) for tile in self.visible(tiles, i)]

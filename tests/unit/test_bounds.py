@@ -1,6 +1,7 @@
 """Bounds: compulsory traffic by enumeration, the proved bound by its inequality, and no program below either."""
 
 import itertools
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil, inf
 
@@ -8,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ioaware import bounds
 from ioaware.algorithms import ALGORITHMS
-from ioaware.bounds import compulsory, io_bound_words, lower_bound, memory_words, published
+from ioaware.bounds import (
+    compulsory,
+    io_bound_words,
+    lower_bound,
+    memory_words,
+    published,
+    small_memory_words,
+)
 from ioaware.masks import Band
 from ioaware.problem import AttentionProblem
 from ioaware.program import exp, maximum, record, rowmax, rowsum
@@ -17,6 +26,7 @@ from ioaware.readers.count import count
 from ioaware.readers.evaluate import TileSizes
 from ioaware.readers.onchip import on_chip
 from ioaware.traffic import Moved
+from ioaware_proofs import theory
 from tests.property.test_masks import element_mask
 from tests.strategies import bands, problems, tiles
 
@@ -52,48 +62,60 @@ def test_compulsory_traffic_is_what_people_say():
     assert compulsory(problem, "bwd").total_bytes == 2 * (4 + 3) * 8192 * 64
 
 
-# The inequality 2 d^2 |E| <= (loads + M) max(M, 4 d^2)
+# The inequality work |E| <= (l + M) max(M, 2 work)
 
 
-@given(st.integers(0, 10**30), st.integers(1, 10**4), st.integers(1, 10**12))
-def test_the_bound_is_the_least_solution_of_its_inequality(pairs, d, memory):
-    loads = io_bound_words(pairs, d, memory)
-    per_memory = max(memory, 4 * d * d)
-    assert loads == ceil(Fraction(2 * d * d * pairs, per_memory)) - memory
-    assert 2 * d * d * pairs <= (loads + memory) * per_memory
-    assert 2 * d * d * pairs > (loads - 1 + memory) * per_memory
+@given(st.integers(0, 10**30), st.integers(1, 10**9), st.integers(1, 10**12))
+def test_the_bound_is_the_least_solution_of_its_inequality(pairs, work, memory):
+    words = io_bound_words(pairs, work, memory)
+    per_memory = max(memory, 2 * work)
+    assert words == ceil(Fraction(work * pairs, per_memory)) - memory
+    assert work * pairs <= (words + memory) * per_memory
+    assert work * pairs > (words - 1 + memory) * per_memory
 
 
 @pytest.mark.parametrize("memory", [64, 4 * 64, 4 * 64**2 - 1, 4 * 64**2])
 def test_a_small_memory_still_pays_half_the_pairs(memory):
-    """M <= 4 d^2: 2 d^2 |E| / 4 d^2 - M."""
-    assert io_bound_words(8192**2, 64, memory) == 8192**2 // 2 - memory
+    """Forward loads with d_v = d, M <= 4 d^2: 2 d^2 |E| / 4 d^2 - M."""
+    assert io_bound_words(8192**2, 2 * 64**2, memory) == 8192**2 // 2 - memory
 
 
 def test_both_regimes_meet():
-    d = 64
-    values = [io_bound_words(10**9, d, 4 * d * d + step) + 4 * d * d + step for step in (-1, 0, 1)]
+    work = 2 * 64**2
+    values = [io_bound_words(10**9, work, 2 * work + step) + 2 * work + step for step in (-1, 0, 1)]
     assert values[0] == values[1] == 5 * 10**8
     assert values[2] < values[1]
 
 
+@given(st.integers(0, 10**20), st.integers(1, 10**4), st.integers(1, 10**9))
+def test_the_bound_of_a_small_memory_is_the_least_solution_of_its_inequality(pairs, d, memory):
+    """4 (|E| d)^2 <= (words + |E| + 2 M)^2 M."""
+    words = small_memory_words(pairs, d, memory)
+    least = words + pairs + 2 * memory
+    assert 4 * (pairs * d) ** 2 <= least**2 * memory
+    assert least == 0 or 4 * (pairs * d) ** 2 > (least - 1) ** 2 * memory
+
+
 def test_the_example_of_192_kb():
-    """N = 8192, d = 64, M = 98,304 words of fp16: 2 (64^2) (8192^2) / M = 5,592,405.3, less M: 11.0 MB."""
+    """N = 8192, d = 64, M = 98,304 words of fp16: 2 (64^2) (8192^2) / M = 5,592,405.3 loads, less M: 11.0 MB.
+
+    Loads and stores together: twice that, 11,184,810.7, less M: 22.2 MB.
+    """
     bound = lower_bound(AttentionProblem(q_len=8192, head_dim=64), "fwd", 192 * 1024)
-    assert bound == (2 * (5_592_406 - 98_304), "io", 98_304)
+    loads, together = 2 * (5_592_406 - 98_304), 2 * (11_184_811 - 98_304)
+    assert bound == (loads, together, "traffic", "parallel_narrow_traffic_lower_bound", 98_304)
 
 
 def test_the_example_of_64k():
-    """N = 65,536, d = 64, M = 49,152 words: the query-stationary schedule reads 2.07 times the bound.
+    """N = 65,536, d = 64, M = 49,152 words: a query-stationary schedule moves 1.03 times the bound.
 
-    It holds Q and O (2 d words a row), l and m, one key and one value, and one column of S: 131 B_r + 128 <= M.
+    It holds Q and O (2 d words a row), one key and one value, and one score: (B_r + 1) 2 d + 1 <= M.
     """
     n, d, memory = 65_536, 64, 49_152
-    bound = io_bound_words(n * n, d, memory)
-    assert bound == pytest.approx(7.16e8, rel=1e-3)
-    b_r = (memory - 2 * d) // (2 * d + 3)
-    reads = n * d + 2 * n * d * ceil(n / b_r)
-    assert reads / bound == pytest.approx(2.07, abs=0.005)
+    bound = io_bound_words(n * n, 4 * d * d, memory)
+    b_r = (memory - 1) // (2 * d) - 1
+    moved = n * d + 2 * n * d * ceil(n / b_r) + n * d
+    assert moved / bound == pytest.approx(1.01, abs=0.005)
 
 
 def test_words_are_counted_in_the_narrowest_format():
@@ -103,30 +125,49 @@ def test_words_are_counted_in_the_narrowest_format():
     assert memory_words(AttentionProblem(q_len=8192, dtype="fp64", accum_dtype="fp32"), 1000) == 250
 
 
-def test_the_greater_bound_binds():
+def test_the_greatest_bound_binds():
     problem = AttentionProblem(q_len=2**16, head_dim=128)
-    tight, loose = lower_bound(problem, "fwd", 64 * 1024), lower_bound(problem, "fwd", 2**30)
-    assert (tight.binds, loose.binds) == ("io", "compulsory")
-    assert tight.issued_read_bytes == 2 * io_bound_words(2**32, 128, 32 * 1024)
-    assert loose.issued_read_bytes == 2 * 3 * 2**16 * 128
+    found = {kib: lower_bound(problem, "fwd", kib * 1024) for kib in (16, 64, 512, 2**20)}
+    assert [b.binds for b in found.values()] == ["small_memory", "loads", "traffic", "compulsory"]
+    assert found[16].issued_bytes == 2 * small_memory_words(2**32, 128, 8 * 1024)
+    assert found[64].issued_read_bytes == 2 * io_bound_words(2**32, 2 * 128**2, 32 * 1024)
+    assert found[64].issued_bytes == found[64].issued_read_bytes + 2 * 2**16 * 128
+    assert found[512].issued_bytes == 2 * io_bound_words(2**32, 4 * 128**2, 256 * 1024)
+    assert found[2**20][:2] == (2 * 3 * 2**16 * 128, 2 * 4 * 2**16 * 128)
 
 
-def test_the_backward_bound_is_compulsory():
-    """A backward pass may read saved scores, so the bound for recomputing them is not its."""
-    problem = AttentionProblem(q_len=2**16, head_dim=128)
-    assert lower_bound(problem, "bwd", 64 * 1024).issued_read_bytes == 2 * 4 * 2**16 * 128
+def test_the_backward_bound_is_twice_the_forward_loads():
+    """(d + d_v)^2 = 4 d^2 per pair; saved scores do not lower it, each of them is a load too."""
+    problem, memory = AttentionProblem(q_len=2**16, head_dim=128), 2**18
+    bound = lower_bound(problem, "bwd", 2 * memory)
+    assert bound.issued_read_bytes == 2 * io_bound_words(2**32, 4 * 128**2, memory)
+    assert bound.issued_bytes == bound.issued_read_bytes + 2 * 3 * 2**16 * 128
 
 
-def test_the_narrower_of_two_head_dims_counts():
-    both = (AttentionProblem(q_len=2**16, head_dim=d, value_dim=128) for d in (192, 128))
-    wide, narrow = (lower_bound(problem, "fwd", 64 * 1024).issued_read_bytes for problem in both)
-    assert wide == narrow
+def test_head_and_value_dims_both_count():
+    """DeepSeek's 192 and 128: d (d + d_v) = 61,440 and (d + d_v)^2 = 102,400; the other way round 4 d d_v = 98,304."""
+    problem, memory = AttentionProblem(q_len=2**17, head_dim=192, value_dim=128), 2**18
+    bound = lower_bound(problem, "fwd", 2 * memory)
+    assert bound.issued_read_bytes == 2 * io_bound_words(2**34, 61_440, memory)
+    assert bound.issued_bytes == 2 * io_bound_words(2**34, 102_400, memory)
+    assert bound.theorem == "parallel_narrow_traffic_lower_bound"
+    swapped = lower_bound(replace(problem, head_dim=128, value_dim=192), "fwd", 2 * memory)
+    assert swapped.issued_bytes == 2 * io_bound_words(2**34, 98_304, memory)
+    assert swapped.theorem == "parallel_total_traffic_lower_bound"
 
 
 def test_a_mask_bounds_by_its_pairs():
     problem = AttentionProblem(q_len=2**16, head_dim=128, heads=8, kv_heads=2, batch=3, mask="causal")
     pairs = 3 * 8 * 2**16 * (2**16 + 1) // 2
-    assert lower_bound(problem, "fwd", 64 * 1024).issued_read_bytes == 2 * io_bound_words(pairs, 128, 32 * 1024)
+    bound = lower_bound(problem, "fwd", 64 * 1024)
+    assert bound.issued_read_bytes == 2 * io_bound_words(pairs, 2 * 128**2, 32 * 1024)
+
+
+def test_the_theorems_exist():
+    known = {t.name for file in theory.load(theory.root() / "theories") for t in file.theorems}
+    binds = ("compulsory", "loads", "traffic", "small_memory")
+    passes = [("fwd", b) for b in binds] + [("bwd", b) for b in binds[:2]]
+    assert {bounds.theorem(*one, narrow=narrow) for one in passes for narrow in (True, False)} <= known
 
 
 # Nothing that runs is below
@@ -155,11 +196,13 @@ BACKWARD = {a.backward.__name__: a.backward for a in ALGORITHMS if a.backward}
 
 
 def check_bound(text, problem, sizes, direction):
-    """A program that just fits reads no less than the bound for that memory; its totals cover the compulsory ones."""
+    """A program that just fits moves no less than the bounds for that memory; its totals cover the compulsory ones."""
     program = record(text, problem.features)
     sram_bytes = on_chip(program, problem, sizes).total
     issued, floor = count(program, problem, sizes), compulsory(problem, direction)
-    assert issued.read_bytes >= lower_bound(problem, direction, sram_bytes).issued_read_bytes
+    bound = lower_bound(problem, direction, sram_bytes)
+    assert issued.read_bytes >= bound.issued_read_bytes
+    assert issued.total_bytes >= bound.issued_bytes
     assert issued.read_bytes >= floor.read_bytes
     assert issued.write_bytes >= floor.write_bytes
 
@@ -200,14 +243,15 @@ def test_no_backward_pass_moves_less(text, problem, sizes):
     check_bound(text, problem, sizes, "bwd")
 
 
-def test_the_bound_is_within_a_factor_of_what_is_possible():
+def test_the_bounds_are_within_a_factor_of_what_is_possible():
     """Large N, an even group packed into a tile: a bound that were far too low would go unnoticed otherwise."""
     problem = AttentionProblem(q_len=2**17, head_dim=64, dtype="fp32")
     sizes = TileSizes(2048, 1)
     program = record(packed)
-    reads = count(program, problem, sizes).read_bytes
-    bound = lower_bound(problem, "fwd", on_chip(program, problem, sizes).total).issued_read_bytes
-    assert 1 < reads / bound < 2.2
+    moved = count(program, problem, sizes)
+    bound = lower_bound(problem, "fwd", on_chip(program, problem, sizes).total)
+    assert 1 < moved.read_bytes / bound.issued_read_bytes < 2.2
+    assert 1 < moved.total_bytes / bound.issued_bytes < 1.1
 
 
 # Published bounds

@@ -59,11 +59,13 @@ def check_level(level):
 
 def check_bound(bound, issued, extra=frozenset()):
     """The lower bound and the distance from it."""
-    assert set(bound) == {"issued_read_bytes", "ratio", *extra}
-    assert type(bound["issued_read_bytes"]) is int
+    assert set(bound) == {"issued_read_bytes", "issued_bytes", "ratio", *extra}
+    moved = issued["read_bytes"] + issued["write_bytes"]
+    assert type(bound["issued_read_bytes"]) is type(bound["issued_bytes"]) is int
     assert 0 < bound["issued_read_bytes"] <= issued["read_bytes"]
+    assert bound["issued_read_bytes"] < bound["issued_bytes"] <= moved
     assert type(bound["ratio"]) is float
-    assert bound["ratio"] == issued["read_bytes"] / bound["issued_read_bytes"]
+    assert bound["ratio"] == moved / bound["issued_bytes"]
 
 
 def check_time(a):
@@ -114,14 +116,14 @@ def check_algorithm(a, passes=()):
 def check_pass(one):
     assert set(one) == PASS
     check_tiles(one)
-    check_totals(one, {"binds", "memory_words"})
+    check_totals(one, {"binds", "theorem", "memory_words"})
     assert type(one["fits_device"]) in (bool, type(None))
     for key in ("program", "binds"):
         assert isinstance(one[key], str)
         assert one[key]
     assert one["tiles_from"] in ("best", "paper", "shipped", "given", "whole")
     assert one["counted_by"] in ("closed form", "walked")
-    assert one["lower_bound"]["binds"] in ("io", "compulsory")
+    assert one["lower_bound"]["binds"] in ("traffic", "loads", "small_memory", "compulsory")
     assert type(one["lower_bound"]["memory_words"]) is int
     assert type(one["shared_peak_bytes"]) is type(one["register_peak_bytes"]) is int
     assert one["sram_peak_bytes"] <= one["shared_peak_bytes"] + one["register_peak_bytes"]
@@ -131,8 +133,8 @@ def check_sum(total, parts):
     """Everything that adds up, exactly; times to rounding. `parts`: (repeats, part)."""
     for key in ("flops", "exps"):
         assert total[key] == sum(n * part[key] for n, part in parts)
-    bound = "issued_read_bytes"
-    assert total["lower_bound"][bound] == sum(n * part["lower_bound"][bound] for n, part in parts)
+    for bound in ("issued_read_bytes", "issued_bytes"):
+        assert total["lower_bound"][bound] == sum(n * part["lower_bound"][bound] for n, part in parts)
     for level in LEVELS:
         of_parts = [(n, part["levels"][level]["tensors"]) for n, part in parts]
         assert set(total["levels"][level]["tensors"]) == {name for _, tensors in of_parts for name in tensors}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..errors import InputError, unknown
-from . import eager, flash1, flash2, fused_softmax, memory_efficient, naive, split_kv
+from . import eager, flash1, flash2, fused_softmax, memory_efficient, naive, serpentine, split_kv
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ ALGORITHMS = (
     Algorithm(
         "flash2_no_atomics", "FlashAttention-2 with a two-kernel backward pass that needs no atomics",
         flash2.flash2, flash2.flash2_backward_two_kernels, papers=("flash2",),
+    ),
+    Algorithm(
+        "flash2_serpentine", "FlashAttention-2 in one thread block per head, keys walked back and forth; forward only",
+        serpentine.flash2_serpentine, None, papers=("flash2",),
     ),
     Algorithm(
         "split_kv", "Flash-Decoding: one thread block per key tile, partial results combined; forward only",

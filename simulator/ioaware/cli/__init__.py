@@ -21,6 +21,7 @@ class Lazy(click.Group):
         "config": "config",
         "fits": "fits",
         "list": "lists",
+        "prove": "prove",
         "verify": "verify",
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
@@ -110,7 +111,9 @@ def _notes(out: Console, report: Report) -> None:
     for level in LEVELS:
         out.print(f"  {level:<10} {LEVEL_HELP[level]}", style="dim")
     for p in next(iter(report.algorithms.values())).passes:
-        out.print(f"  optimum    {_bound(p)}", style="dim")
+        for head, line in zip(("optimum", ""), _bound(p, report.problem), strict=True):
+            out.print(f"  {head:<10} {line}", style="dim")
+    out.print("             of exact attention as sums of products, with M words of fast memory per SM", style="dim")
     out.print("  time       each launch takes as long as its slowest engine (by), first order", style="dim")
     missing = missing_rates(report.problem, report.device)
     if missing:
@@ -124,14 +127,28 @@ def _notes(out: Console, report: Report) -> None:
     out.print()
 
 
-def _bound(p: PassReport) -> str:
-    bound = p.lower_bound
-    if bound.binds == "io":
-        return (
-            f"{p.direction} reads >= {bound.issued_read_bytes:,} B: proved, 2 d²|E|/M - M loads with "
-            f"M = {bound.memory_words:,} words"
-        )
-    return f"{p.direction} reads >= {bound.issued_read_bytes:,} B: every needed input once (compulsory)"
+FORMULAS = {  # |E| visible pairs
+    ("fwd", "traffic"): "(d + d_v)² |E|/M - M",
+    ("fwd", "small_memory"): "2 d |E|/√M - |E| - 2M",
+    ("fwd", "loads"): "d (d + d_v) |E|/M - M read, O written once",
+    ("bwd", "loads"): "(d + d_v)² |E|/M - M read, gradients written once",
+}
+
+
+def _bound(p: PassReport, problem: AttentionProblem) -> Iterator[str]:
+    """The least that must be moved, and why: a proof's name, or why no proved bound is higher."""
+    bound, d = p.lower_bound, problem.head_dim
+    least, memory = f"{p.direction} moves >= {bound.issued_bytes:,} B", f"M = {bound.memory_words:,} words"
+    if bound.binds == "compulsory":
+        small = bound.memory_words < 2 * d * (d + (problem.value_dim or 1))
+        yield f"{least}: each needed input read once, each output written once"
+        yield f"the I/O bounds are lower, as {memory} {'is small against d²' if small else 'holds much of the problem'}"
+    else:
+        formula = FORMULAS[p.direction, bound.binds]
+        if bound.binds == "traffic" and (problem.value_dim or 1) > d:
+            formula = "4 d d_v |E|/M - M"
+        yield f"{least}: {formula}, {memory}"
+        yield f"proved: ioaware prove {bound.theorem}"
 
 
 def _schedule(p: PassReport, sram_bytes: int) -> str:

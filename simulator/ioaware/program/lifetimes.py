@@ -1,6 +1,7 @@
 """Lifetimes of values on chip: one pass over the recorded nest, used by `execute` and by the on-chip ledger alike.
 
-A value lives from the line that makes it to its last use in the body that made it. Two things real kernels do are
+A value lives from the line that makes it to its last use in the body that made it; a tile kept at the turns of a
+back-and-forth loop lives as long as the loop that turns it. Two things real kernels do are
 modelled: `acc += a @ b` accumulates in place, and an elementwise result takes the room of an operand that dies there.
 """
 
@@ -33,13 +34,32 @@ def _same_room(a: Value, b: Value) -> bool:
 
 
 def _mark_deaths(body: list[Node]) -> None:
-    made = {n.out for n in body if isinstance(n, Load) or (isinstance(n, Op) and n.kind != "update")}
+    made = {value for n in body for value in _made(n)}
     last: dict[Value, int] = {}
     for position, node in enumerate(body):
         for value in used(node) & made:
             last[value] = position
     for position, node in enumerate(body):
         node.dies = tuple(v for v, at in last.items() if at == position)
+
+
+def _made(node: Node) -> tuple[Value, ...]:
+    """The values that a node makes and that live in its body at most."""
+    match node:
+        case Loop():
+            return kept(node)
+        case Load(kept_by=None):
+            return (node.out,)
+        case Op() if node.kind != "update":
+            return (node.out,)
+    return ()
+
+
+def kept(loop: Loop) -> tuple[Value, ...]:
+    """The tiles that stay on chip from one iteration of a loop to the next, at the turns of a loop inside."""
+    inner = [n for n in loop.body if isinstance(n, Loop)]
+    loads = [n for turning in inner for n in turning.body if isinstance(n, Load)]
+    return tuple(n.out for n in loads if n.kept_by in [turning.index for turning in inner])
 
 
 def used(node: Node) -> set[Value]:

@@ -31,6 +31,7 @@ class Tiles:
     span: Axis | Index
     step: Size
     seen_by: Index | None = None  # only the tiles visible to this index's tile (see `p.visible`)
+    turns_with: Index | None = None  # back and forth: backwards where this index's tile is odd (see `p.serpentine`)
 
     @property
     def axis(self) -> Axis:
@@ -142,6 +143,27 @@ class Seen(Atom):
 
     def __str__(self) -> str:
         return f"{'rows' if self.rows else 'tiles'} of {self.index.axis.letter} visible to {self.other.name}"
+
+
+@dataclass(frozen=True)
+class Fetched(Atom):
+    """1 where a back-and-forth loop loads its tile, 0 at a turn, where the tile is on chip already."""
+
+    index: Index
+
+    def __str__(self) -> str:
+        return f"fetched {self.index}"
+
+
+@dataclass(frozen=True)
+class Kept(Atom):
+    """Over one walk of a back-and-forth loop: 1, or the tile's rows, if its first tile is on chip already."""
+
+    index: Index
+    rows: bool
+
+    def __str__(self) -> str:
+        return f"{'rows' if self.rows else 'tiles'} of {self.index.axis.letter} kept at the turn"
 
 
 def _no_branch() -> NoReturn:

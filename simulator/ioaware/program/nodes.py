@@ -188,6 +188,7 @@ class Load:
     piece: Piece
     line: int
     file: str
+    kept_by: Index | None = None  # the back-and-forth loop at whose turns the piece is on chip already
     dies: tuple[Value, ...] = ()
 
 

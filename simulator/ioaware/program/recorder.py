@@ -108,6 +108,7 @@ class Recorder:
         self.body: list[Node] = []
         self.scopes: list[object] = [object()]
         self.active: list[Index] = []
+        self.blocks: tuple[Index, ...] = ()  # the indices that number thread blocks
         self.launched = False  # inside a kernel launch
         self.replaying = False  # inside the second recording of a loop body
         self.kernels: set[str] = set()
@@ -154,9 +155,17 @@ class Recorder:
         for piece in pieces:
             self._check_piece("load", piece)
             value = Value(self, piece.shape, user_line(), source=piece.tensor)
-            self.body.append(Load(value, piece, value.line, value.file))
+            self.body.append(Load(value, piece, value.line, value.file, self._kept_by(piece)))
             out.append(value)
         return out[0] if len(out) == 1 else out
+
+    def _kept_by(self, piece: Piece) -> Index | None:
+        """The back-and-forth loop around, if the piece does not depend on the tile that turns it."""
+        j = self.active[-1] if self.active else None
+        if j is None or not isinstance(j.over, Tiles) or j.over.turns_with is None:
+            return None
+        tiles = [w for w in piece.where if isinstance(w, Index)]
+        return j if j in tiles and j.over.turns_with not in tiles else None
 
     def store(self, piece: Piece, value: Value) -> None:
         """Chip to HBM. Two thread blocks of a kernel may not store to the same element."""
@@ -327,6 +336,21 @@ class Recorder:
         self._check_visible(tiles, other)
         return self._loop(None, (Tiles(tiles.span, tiles.step, other),))
 
+    def serpentine(self, tiles: Tiles, other: Index) -> Iterator[Any]:
+        """The loop of `p.visible` walked back and forth: forwards for even tiles of `other`, backwards for odd ones.
+
+        At a turn the last tile is on chip already: what is loaded by this loop's index, and not by `other`, is not
+        loaded again. `other` must be the loop just around, and one thread block must walk all of it.
+        """
+        self._check_visible(tiles, other)
+        if self.active[-1] is not other or other in self.blocks:
+            fail(
+                f"p.serpentine keeps a tile from one iteration of {other} to the next: make {other} the p.loop just "
+                "around it, not an index of p.kernel"
+            )
+        seen_by = other if self.masked else None  # where all tiles are visible, the turns have a closed form
+        return self._loop(None, (Tiles(tiles.span, tiles.step, seen_by, other),))
+
     def _check_visible(self, tiles: object, other: object) -> None:
         walked = {x.axis for x in (tiles, other) if isinstance(x, Tiles) or (isinstance(x, Index) and x.axis.tiled)}
         if not isinstance(tiles, Tiles) or not isinstance(other, Index) or walked != {Q_LEN, KV_LEN}:
@@ -339,6 +363,7 @@ class Recorder:
         for walk in walks:
             self.active.append(Index(self._fresh(walk), walk))
         indices = tuple(self.active[depth:])
+        self.blocks = indices if label is not None else self.blocks
         bodies, inside_replay = [], self.replaying
         # The second time finds Python variables carried from the first: they refer to a dead scope. While an outer loop
         # is at its second time, once is enough: its first time has checked this loop.

@@ -2,9 +2,10 @@
 
 A loop that the quantity does not mention multiplies it by the trip count; a loop that it mentions replaces the tile's
 extent by the whole length, ragged or not, because extents telescope. That is all of IO-awareness: K pays
-ceil(N_q/B_r) times because its index has no i. Two cases are more than that:
+ceil(N_q/B_r) times because its index has no i. Three cases are more than that:
   * a tile cut into tiles again: full tiles, and the last one by itself;
-  * tiles visible through a mask: four statistics of the mask (see masks.py).
+  * tiles visible through a mask: four statistics of the mask (see masks.py);
+  * tiles walked back and forth: what is on chip already at a turn is taken off.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..errors import NoClosedForm
-from ..program.loops import Axis, Extent, Index, Number, Seen, Tiles, Visible, rows
+from ..program.loops import Axis, Extent, Fetched, Index, Kept, Number, Seen, Tiles, Visible, rows
 from ..program.nodes import Load, Loop, Node, Op, Store, Tensor, Value
 from ..program.recorder import Program
-from ..sizes import ONE, Atom, Ceil, Monomial, Size, product, size
+from ..sizes import ONE, Atom, Ceil, Monomial, Size, Whole, ceil, least, product, size
 
 Loops = tuple[Loop, ...]
 
@@ -64,7 +65,9 @@ class Access:
     def words(self) -> Size:
         """Elements moved by one execution."""
         where = zip(self.tensor.axes, self.node.piece.where, strict=True)
-        return product(tuple(_words(axis, w) for axis, w in where))
+        words = product(tuple(_words(axis, w) for axis, w in where))
+        turning = self.node.kept_by if isinstance(self.node, Load) else None
+        return words if turning is None else words * size(Fetched(turning))
 
     @property
     def total(self) -> Size:
@@ -109,7 +112,9 @@ def over_loop(e: Size, index: Index) -> Size:
     out = size(0)
     for monomial, c in e.terms.items():
         rest, power = _without(monomial, Extent(index))
-        if over.seen_by is not None:
+        if Fetched(index) in rest:
+            out = out + Size({_without(rest, Fetched(index))[0]: c}) * _fetched(index, over, rows=power == 1)
+        elif over.seen_by is not None:
             out = out + Size({rest: c}) * _visible(rest, power, index, over.seen_by)
         else:
             out = out + _over_tiles(monomial, c, rest, power, index, over)
@@ -124,9 +129,30 @@ def _visible(rest: Monomial, power: int, index: Index, by: Index) -> Size:
     return size(Seen(index, by, rows=power == 1))
 
 
+def _fetched(index: Index, over: Tiles, *, rows: bool) -> Size:
+    """One walk back or forth over all tiles, less the one that is on chip already."""
+    if over.seen_by is not None:
+        raise NoClosedForm(f"which tiles {index} are on chip at a turn depends on the mask")
+    return (over.axis.length if rows else over.count) - size(Kept(index, rows))
+
+
+def _kept(kept: Kept, turning: Tiles) -> Size:
+    """All that is kept at the turns: the last tile at every second one, the first tile at the others."""
+    over, turns = kept.index.over, turning.count - 1
+    assert isinstance(over, Tiles)
+    if not kept.rows:
+        return turns
+    whole, back = over.axis.length, ceil(turns, 2)
+    last, first = Whole(whole - (over.count - 1) * over.step), least(over.step, whole)
+    return back * size(last) + (turns - back) * first
+
+
 def _over_tiles(monomial: Monomial, c: int, rest: Monomial, power: int, index: Index, over: Tiles) -> Size:
     """The sum of one term over all tiles of a span."""
     here = Extent(index)
+    kept = next((a for a in rest if isinstance(a, Kept)), None)
+    if kept is not None and not power:
+        return Size({_without(rest, kept)[0]: c}) * _kept(kept, over)
     seen = next((a for a in rest if isinstance(a, Seen) and a.other == index), None)
     ceilings = any(isinstance(a, Ceil) and here in a.over.atoms() for a in rest)
     if seen is not None:

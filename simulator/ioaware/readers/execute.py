@@ -37,7 +37,7 @@ class Run:
 
 def execute(program: Program, problem: AttentionProblem, tiles: TileSizes, inputs: Mapping[str, Array]) -> Run:
     """Run the program on packed inputs (shapes: see `reference.shapes`). Raises ProgramError."""
-    machine = _Machine(program, problem, tiles, inputs)
+    machine = Machine(program, problem, tiles, inputs)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         machine.run(program.body)
     machine.check_outputs()
@@ -76,7 +76,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-class _Machine(Walk):
+class Machine(Walk):
     """HBM tensors, on-chip values, and the books kept about both."""
 
     def __init__(
@@ -187,7 +187,9 @@ class _Machine(Walk):
             raise ProgramError(f"line {node.line}: {name} is read before it was stored")
         self._claim(node, "read", name, where)
         x = self.hbm[name][where]
-        self._move(node, "read", x)
+        if node.kept_by is None or self.fetched[node.kept_by]:
+            self._move(node, "read", x)
+        self._release(node.out)  # a tile kept at a turn makes room for the next one
         self.values[node.out] = x.astype(self.accum)
         self._hold(node.out, None)
 

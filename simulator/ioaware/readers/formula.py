@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..masks import FULL
 from ..problem import AttentionProblem
 from ..program.recorder import Program
-from ..sizes import ONE, Atom, Ceil, Monomial, Name, Size, ceil, name, size
+from ..sizes import ONE, Atom, Ceil, Least, Monomial, Name, Size, Whole, ceil, least, name, size
 from .algebra import Statistic, accesses
 from .evaluate import TileSizes
 
@@ -95,6 +95,10 @@ def in_symbols(e: Size, problem: AttentionProblem, *, whole: bool) -> Size:
             return name("head_dim") if a.name == "value_dim" and problem.value_dim == problem.head_dim else size(a)
         if isinstance(a, Ceil):
             return ONE if whole else ceil(a.over.map(simplified), a.by.map(simplified))
+        if isinstance(a, Least):
+            return least(a.a.map(simplified), a.b.map(simplified))
+        if isinstance(a, Whole):
+            return size(Whole(a.inner.map(simplified)))
         if isinstance(a, Statistic) and (whole or problem.band == FULL):
             return statistic_of_full(a).map(simplified)
         return size(a)
@@ -144,7 +148,9 @@ def _group(factor: Monomial, terms: list[tuple[Monomial, int]]) -> str:
 
 def _term(c: int, names: Monomial) -> str:
     powers = [f"{a}{SUPERSCRIPT.get(names.count(a), '')}" for a in dict.fromkeys(names)]
-    return " ".join(([str(c)] if c != 1 or not names else []) + powers)
+    if names and abs(c) == 1:
+        return ("-" if c < 0 else "") + " ".join(powers)
+    return " ".join([str(c), *powers])
 
 
 def _position(a: Atom) -> int:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..problem import AttentionProblem
+from ..program.lifetimes import kept
 from ..program.loops import Extent, Index, Seen, Tiles, rows
 from ..program.nodes import Load, Loop, Node, Op, Shape, Value
 from ..program.recorder import Program
@@ -44,7 +45,9 @@ def moments(program: Program) -> Iterator[Moment]:
     def walk(body: list[Node], live: tuple[Value, ...], kernel: str) -> Iterator[Moment]:
         for n in body:
             if isinstance(n, Loop):
-                yield from walk(n.body, () if n.kernel else live, n.kernel or kernel)
+                yield from walk(n.body, () if n.kernel else (*live, *kept(n)), n.kernel or kernel)
+            elif isinstance(n, Load) and n.kept_by is not None:  # has its room already
+                yield Moment(kernel, n.line, live)
             elif isinstance(n, Load) or (isinstance(n, Op) and n.kind != "update" and not n.fused):
                 live = (*live, n.out)
                 reused = n.reuses if isinstance(n, Op) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InputError, MissingExtra, unknown
-from ..sizes import SYMBOLS, Atom, Ceil, Name, Size
+from ..sizes import SYMBOLS, Atom, Ceil, Least, Name, Size, Whole
 from .algebra import Statistic
 from .formula import statistic_of_full
 
@@ -35,6 +35,10 @@ def _atom(a: Atom, mask: str | None) -> Any:
             return symbol(name)
         case Ceil(over, by):
             return sympy.ceiling(to_sympy(over, mask) / to_sympy(by, mask))
+        case Least(left, right):
+            return sympy.Min(to_sympy(left, mask), to_sympy(right, mask))
+        case Whole(inner):
+            return to_sympy(inner, mask)
         case Statistic():
             return _statistic(a, mask)
     raise InputError(f"{a} is not part of a closed form")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ProgramError
 from ..problem import ROLES, AttentionProblem
-from ..program.loops import Axis, Extent, Index, Seen, Tiles, Visible
+from ..program.loops import Axis, Extent, Fetched, Index, Seen, Tiles, Visible
 from ..program.nodes import Loop
 from ..program.recorder import Program
 from ..sizes import Atom, Ceil, Name, Size
@@ -57,6 +57,8 @@ class Walk:
     def __init__(self, program: Program, problem: AttentionProblem, tiles: TileSizes) -> None:
         self.program, self.problem = program, problem
         self.at: dict[Index, Span] = {}
+        self.fetched: dict[Index, bool] = {}  # of back-and-forth loops: whether the current tile has to be loaded
+        self.left: dict[Index, Span] = {}  # and the tile that the last walk has left on chip
         self.sequence = Sequence(0, 0, *problem.sequences[0])
         widths = {f"bytes_{role}": problem.itemsize(role) for role in ROLES}
         self.sizes: dict[str, int] = {
@@ -78,6 +80,8 @@ class Walk:
                 return -(-self.number(over, lengths) // self.number(by, lengths))
             case Extent(index):
                 return self.at[index].stop - self.at[index].start
+            case Fetched(index):
+                return self.fetched[index]
             case Seen(index, other, rows):
                 assert isinstance(index.over, Tiles)
                 spans = list(self.visible(index.over, other))
@@ -88,7 +92,8 @@ class Walk:
         """The iterations of a loop; sets the sequence when the loop is over the batch."""
         over = index.over
         if isinstance(over, Tiles):
-            yield from self.tiles(over) if over.seen_by is None else self.visible(over, over.seen_by)
+            spans = self.tiles(over) if over.seen_by is None else self.visible(over, over.seen_by)
+            yield from spans if over.turns_with is None else self.back_and_forth(index, self.at[over.turns_with], spans)
         elif over.name == "batch":
             q = kv = 0
             for n, (q_len, kv_len) in enumerate(self.problem.sequences):
@@ -108,6 +113,17 @@ class Walk:
         step = self.number(over.step)
         for number, first in enumerate(range(start, stop, step)):
             yield Span(first, min(first + step, stop), number)
+
+    def back_and_forth(self, index: Index, turn: Span, spans: Iterable[Span]) -> Iterator[Span]:
+        """The tiles in the order of their walk; the first one is fetched unless the last walk ended with it."""
+        order = list(spans)[:: -1 if turn.number % 2 else 1]
+        if turn.number == 0:
+            self.left.pop(index, None)  # of other heads
+        left = self.left.get(index)
+        for n, span in enumerate(order):
+            self.fetched[index] = n > 0 or span != left
+            self.left[index] = span
+            yield span
 
     def visible(self, over: Tiles, other: Index) -> Iterator[Span]:
         """The tiles in which some pair with a row of `other`'s tile is visible."""
