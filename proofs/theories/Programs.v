@@ -4,8 +4,7 @@
     recorded loop nest; the theorem below it is what the simulator's own algebra says that the nest costs, all launches
     of kernels together. A program whose text depends on padding, dropout or a mask stands here once for each text.
 
-    No theorem stands below flash2_serpentine_masked and flash2_serpentine_padding: which tiles j are on chip at a turn
-    depends on the mask.
+    No theorem stands below flash2_serpentine_masked and flash2_serpentine_padding: kept_rows has no expression in Coq.
 
     Not claimed: that the values are right, or that a kernel moves these words; those are the simulator's `execute` and
     `ioaware verify`. The closed forms of thread blocks and of reads from shared memory are not here. *)

@@ -48,8 +48,8 @@ def compulsory(problem: AttentionProblem, direction: str) -> Traffic:
 
 
 def memory_words(problem: AttentionProblem, sram_bytes: int) -> int:
-    """M: how many words the fast memory holds at most, counted in the narrowest format of the problem."""
-    return sram_bytes // _width(problem)
+    """M: how many words the fast memory holds at most, counted in the narrowest format of the problem; at least 1."""
+    return max(1, sram_bytes // _width(problem))
 
 
 def _width(problem: AttentionProblem) -> int:

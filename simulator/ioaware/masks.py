@@ -1,6 +1,7 @@
 """Masks: which keys a query sees. A program asks a mask only two things, and the two are independent code:
 
 sees(q, k)   the element mask                        (execute, and the walk over visible tiles)
+turns        what walks back and forth over visible tiles find on chip (flash2_serpentine only)
 statistics   four sums over visible tiles (i, j), all that a closed form needs:
              tiles = #(i, j)   rows = sum |i|   cols = sum |j|   cells = sum |i||j|
 """
@@ -26,6 +27,13 @@ class Statistics(NamedTuple):
     rows: int
     cols: int
     cells: int
+
+
+class Turns(NamedTuple):
+    """Key tiles that need not be loaded when the visible ones are walked back and forth, and their rows."""
+
+    tiles: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,10 @@ class Band:
     def statistics(self, q_len: int, kv_len: int, tile_q: int, tile_kv: int) -> Statistics:
         """The four sums, exact for every size, in O(log(q_len)) integer steps."""
         return _band(self.left, self.right, q_len, kv_len, tile_q, tile_kv)
+
+    def turns(self, q_len: int, kv_len: int, tile_q: int, tile_kv: int) -> Turns:
+        """What is on chip already at the turns, exact for every size, in O(log(q_len)) integer steps."""
+        return _turns(self.left, self.right, q_len, kv_len, tile_q, tile_kv)
 
     def pairs(self, q_len: int, kv_len: int) -> int:
         """|E|: how many (query, key) pairs are visible."""
@@ -104,6 +116,44 @@ def _band(left: int | None, right: int | None, q_len: int, kv_len: int, tile_q: 
         cols += keys
         cells += height * keys
     return Statistics(tiles, rows, cols, cells)
+
+
+@lru_cache(4096)
+def _turns(left: int | None, right: int | None, q_len: int, kv_len: int, tile_q: int, tile_kv: int) -> Turns:
+    """Walk i enters at one end of the visible key tiles [begin_i, end_i) and stops at the other, which stays on chip.
+
+    So a tile is kept where an odd i has end_i = end_(i-1), and where an even i has begin_i = begin_(i-1); the last key
+    tile, with fewer rows, counts by itself. Only the first tiles see nothing. Pairs of walks are two staircases.
+    """
+    shift, walks, key_tiles = kv_len - q_len, -(-q_len // tile_q), -(-kv_len // tile_kv)
+    pairs, step, unseen = (walks - 1) // 2, 2 * tile_q, 0
+    kept = at_last = walks // 2
+    if right is not None:
+        start = tile_q - 1 + shift + right + tile_kv  # end_i = (i tile_q + start) // tile_kv, but for a ragged tile
+        unseen = _below(pairs, step, start + tile_q, tile_kv)
+        before, at_last = _staircase(pairs, step, start, tile_kv, key_tiles * tile_kv, key_tiles)
+        after, _ = _staircase(pairs, step, start + tile_q, tile_kv, key_tiles * tile_kv, key_tiles)
+        kept = at_last if tile_q >= tile_kv else pairs - (after - before) - unseen
+        if walks % 2 == 0:  # the last pair, whose second tile may be ragged
+            rows = ((walks - 1) * tile_q - 1, q_len - 1)
+            first, last = (min(max((row + shift + right) // tile_kv + 1, 0), key_tiles) for row in rows)
+            kept, at_last = kept + (0 < first == last), at_last + (0 < first == last == key_tiles)
+    if left is None or key_tiles == 1:
+        again = pairs - unseen
+        again_at_last = again if key_tiles == 1 else 0
+    else:
+        start, top = tile_q + shift - left, key_tiles - 1  # begin_i, of odd i first
+        before, again_at_last = _staircase(pairs, step, start, tile_kv, top * tile_kv, top)
+        after, _ = _staircase(pairs, step, start + tile_q, tile_kv, top * tile_kv, top)
+        at_first = _below(pairs, step, start + tile_q, tile_kv)
+        again = (again_at_last + at_first if tile_q >= tile_kv else pairs - (after - before)) - unseen
+    tiles, short = kept + again, key_tiles * tile_kv - kv_len
+    return Turns(tiles, tiles * tile_kv - (at_last + again_at_last) * short)
+
+
+def _below(n: int, a: int, b: int, limit: int) -> int:
+    """How many i < n have a i + b < limit."""
+    return min(max(-(-(limit - b) // a), 0), n)
 
 
 def _staircase(n: int, a: int, b: int, m: int, full: int, top: int) -> tuple[int, int]:

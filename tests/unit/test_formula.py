@@ -26,7 +26,7 @@ from ioaware.readers.onchip import total_bytes
 from tests.strategies import bands, problems, tiles
 
 sympy = pytest.importorskip("sympy")
-# flash2_serpentine has a closed form without a mask only: see test_serpentine.py
+# flash2_serpentine's forms mention more than the four statistics: see test_serpentine.py
 TEXTS = {f.__name__: f for a in ALGORITHMS for f in (a.forward, a.backward) if f and a.name != "flash2_serpentine"}
 each_text = pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 SELF = AttentionProblem(q_len=1024)  # one head, one sequence, N keys, d_v = d

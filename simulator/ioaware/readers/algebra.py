@@ -38,6 +38,21 @@ class Statistic(Atom):
         return f"statistics({self.tile_q.python()}, {self.tile_kv.python()}).{self.what}"
 
 
+@dataclass(frozen=True)
+class Turned(Atom):
+    """What walks back and forth over the visible tiles find on chip, supplied by the mask."""
+
+    what: str  # tiles | rows
+    tile_q: Size
+    tile_kv: Size
+
+    def __str__(self) -> str:
+        return f"kept_{self.what}"
+
+    def python(self) -> str:
+        return f"turns({self.tile_q.python()}, {self.tile_kv.python()}).{self.what}"
+
+
 # ------------------------------------------------------------------------------------------------ what is summed
 @dataclass(frozen=True)
 class Access:
@@ -130,16 +145,18 @@ def _visible(rest: Monomial, power: int, index: Index, by: Index) -> Size:
 
 
 def _fetched(index: Index, over: Tiles, *, rows: bool) -> Size:
-    """One walk back or forth over all tiles, less the one that is on chip already."""
+    """One walk back or forth over the tiles, less the one that is on chip already."""
     if over.seen_by is not None:
-        raise NoClosedForm(f"which tiles {index} are on chip at a turn depends on the mask")
+        return size(Seen(index, over.seen_by, rows)) - size(Kept(index, rows))
     return (over.axis.length if rows else over.count) - size(Kept(index, rows))
 
 
 def _kept(kept: Kept, turning: Tiles) -> Size:
-    """All that is kept at the turns: the last tile at every second one, the first tile at the others."""
+    """All that is kept at the turns. Without a mask the last tile at every second one, the first tile at the others."""
     over, turns = kept.index.over, turning.count - 1
     assert isinstance(over, Tiles)
+    if over.seen_by is not None:
+        return size(Turned("rows" if kept.rows else "tiles", turning.step, over.step))
     if not kept.rows:
         return turns
     whole, back = over.axis.length, ceil(turns, 2)

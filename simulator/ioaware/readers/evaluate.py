@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from .. import masks
 from ..problem import AttentionProblem
 from ..sizes import Atom, Ceil, Least, Name, Size, Whole, name
-from .algebra import Statistic
+from .algebra import Statistic, Turned
 
 
 class TileSizes(NamedTuple):
@@ -24,7 +24,7 @@ class TileSizes(NamedTuple):
 
 PARAMETERS = (
     "batch", "kv_heads", "group", "q_len", "kv_len", "head_dim", "value_dim", "tile_q", "tile_kv",
-    "bytes_io", "bytes_score", "bytes_accum", "bytes_stat", "bytes_byte", "statistics",
+    "bytes_io", "bytes_score", "bytes_accum", "bytes_stat", "bytes_byte", "statistics", "turns",
 )  # fmt: skip
 
 
@@ -64,6 +64,7 @@ class Evaluator:
         arguments = (
             sequences, problem.kv_heads, problem.group, q_len, kv_len, problem.head_dim, problem.value_dim,
             tiles.q, tiles.kv, *problem.itemsizes, lambda tile_q, tile_kv: of_mask(q_len, kv_len, tile_q, tile_kv),
+            lambda tile_q, tile_kv: problem.band.turns(q_len, kv_len, tile_q, tile_kv),
         )  # fmt: skip
         self.calls += 1
         if self.calls == 1:
@@ -92,6 +93,9 @@ def interpreted(e: Size, names: dict[str, Any]) -> int:
             case Statistic(what, tile_q, tile_kv):
                 sums = names["statistics"](interpreted(tile_q, names), interpreted(tile_kv, names))
                 return int(getattr(sums, what))
+            case Turned(what, tile_q, tile_kv):
+                kept = names["turns"](interpreted(tile_q, names), interpreted(tile_kv, names))
+                return int(getattr(kept, what))
             case Whole(inner):
                 return interpreted(inner, names)
         raise TypeError(f"{a!r} has no value outside its loop")
