@@ -15,6 +15,7 @@ NEEDED = (
     "ioaware_kernels/counters/metrics.toml",
     "ioaware_proofs/theories/LowerBound.v",
     "ioaware_proofs/axioms.expected",
+    "ioaware_proofs/optima.csv",
 )
 
 names = zipfile.ZipFile(sys.argv[1]).namelist()
