@@ -133,13 +133,6 @@ Proof. induction 1; simpl; auto. Qed.
 Lemma run_head c os cs : run c os cs -> exists cs', cs = c :: cs'.
 Proof. inversion 1; eauto. Qed.
 
-Lemma run_capacity os : forall c cs, run c os cs -> length c <= M -> forall c', In c' cs -> length c' <= M.
-Proof.
-  induction os as [|o os IH]; intros c cs Hr Hc c' Hin; inversion Hr as [|? ? c1 ? ? Hst Hrun]; subst.
-  - destruct Hin as [<-|[]]; auto.
-  - destruct Hin as [<-|Hin]; auto. eapply IH; eauto. apply Hst.
-Qed.
-
 (** A run whose cost exceeds T can be cut after exactly T. *)
 Lemma cut_after T : (forall c o, cost c o <= 1) -> forall os c cs, run c os cs -> length c <= M -> T <= spent cs os ->
   exists os1 os2 c1 cs1 cs2, os = os1 ++ os2 /\ run c os1 cs1 /\ run c1 os2 cs2 /\ length c1 <= M /\
@@ -265,34 +258,5 @@ Proof.
   - intros c' Hin w Hw. eapply from_run; eauto.
     + intros v Hv. apply from_self, in_app_iff; auto.
     + intros v Hv. apply in_app_iff; auto.
-Qed.
-
-(** From an empty fast memory every word of an output was once formed from a finished score and an entry of V. *)
-Lemma outputs_used_fast os : forall c cs, run c os cs ->
-  (forall i k J j, In (Out i k J) c -> In j J -> exists c', In c' cs /\ used (i, j, k) c') ->
-  (forall i k J, In (Out i k J) (loaded os) -> forall j, In j J -> exists c', In c' cs /\ used (i, j, k) c') ->
-  forall c1, In c1 cs -> forall i k J j, In (Out i k J) c1 -> In j J -> exists c', In c' cs /\ used (i, j, k) c'.
-Proof.
-  (* [cs] may be any list that contains the states of the run *)
-  assert (G : forall all os c cs, run c os cs -> incl cs all ->
-    (forall i k J j, In (Out i k J) c -> In j J -> exists c', In c' all /\ used (i, j, k) c') ->
-    (forall i k J, In (Out i k J) (loaded os) -> forall j, In j J -> exists c', In c' all /\ used (i, j, k) c') ->
-    forall c1, In c1 cs -> forall i k J j, In (Out i k J) c1 -> In j J -> exists c', In c' all /\ used (i, j, k) c').
-  { intros all. induction os0 as [|o os0 IH]; intros c cs Hr HI H0 HL c1 Hin; inversion Hr as [|? ? c2 ? cs' Hst Hrun]; subst.
-    - destruct Hin as [<-|[]]; auto.
-    - destruct Hin as [<-|Hin]; [auto|].
-      apply (IH c2 cs'); auto.
-      + intros x Hx; apply HI; simpl; auto.
-      + intros i k J j Hout Hj. destruct Hst as (_ & He & Hi). apply Hi, in_app_iff in Hout.
-        destruct Hout as [Hout|Hout]; [|eauto].
-        destruct o as [v|v|p a b A|a b|a b J'|n]; simpl in *; try destruct Hout as [Hout|[]]; try discriminate Hout.
-        * subst v. apply (HL i k J); simpl; auto.
-        * contradiction.
-        * injection Hout as -> -> <-. contradiction.
-        * injection Hout as -> -> ->. destruct He as [_ He]. destruct (He j Hj) as [(J2 & HJ & Hj2)|Hu].
-          -- eapply H0; eauto.
-          -- exists c. split; [apply HI; now left|exact Hu].
-      + intros i k J HJ. apply (HL i k J). destruct o; simpl; auto. }
-  intros c cs Hr H0 HL. apply (G cs os c cs Hr (incl_refl _) H0 HL).
 Qed.
 End Machine.

@@ -28,9 +28,6 @@ Proof. intros Ha [H | ->]; [left; now apply ln_increasing | lra]. Qed.
 Lemma exp_ge_1 k : 0 <= k -> 1 <= exp k.
 Proof. intros H. rewrite <- exp_0. now apply exp_le. Qed.
 
-Lemma exp_split a b c : a = b + c -> exp a = exp b * exp c.
-Proof. intros ->. apply exp_plus. Qed.
-
 Lemma exp_minus_one t k : Rabs t <= k -> Rabs (exp t - 1) <= exp k - 1.
 Proof.
   intros H. apply Rabs_le_inv in H. pose proof (exp_ineq1_le k). pose proof (exp_ineq1_le t).

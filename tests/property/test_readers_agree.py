@@ -40,6 +40,7 @@ def check_values(name, got, expected):
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@settings(max_examples=40)
 @given(problem=problems(**EXACT), sizes=tiles, seed=st.integers(0, 99))
 def test_values_counts_and_ledger_agree(text, problem, sizes, seed):
     program = record(text, problem.features)
@@ -58,6 +59,7 @@ def test_values_counts_and_ledger_agree(text, problem, sizes, seed):
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@settings(max_examples=60)
 @given(problem=problems(), sizes=tiles)
 def test_closed_form_equals_walk(text, problem, sizes):
     program = record(text, problem.features)
