@@ -204,6 +204,13 @@ def test_pi0_counts_its_ten_flow_steps(direction, tmp_path):
         assert total["time_s"] == pytest.approx(sum(n * a["time_s"] for n, a in each))
 
 
+@pytest.mark.parametrize(("sram", "below"), [("8KB", True), ("192KB", False)])
+def test_library_kernels_that_no_sram_allows_are_called_so(sram, below, tmp_path):
+    """Each reads its inputs once whatever the SRAM is; with 8 KB and d = 256 no schedule can."""
+    out = printed(tmp_path, "simulate", "--alg", "naive", "--N", "8192", "--d", "256", "--sram", sram)
+    assert ("less than any schedule with this SRAM moves" in " ".join(out.split())) is below
+
+
 def test_a_workload_prints_every_phase(tmp_path):
     out = printed(tmp_path, "simulate", "--workload", "pi0", "--explain", "--alg", "flash2")
     for phase in workload.load("pi0").phases:

@@ -153,7 +153,8 @@ def _bound(p: PassReport, problem: AttentionProblem) -> Iterator[str]:
 
 def _schedule(p: PassReport, sram_bytes: int) -> str:
     if p.schedule.origin == "whole":
-        return f"{p.schedule.binds}; --gemm-tiles 128x128 shows their re-reads"
+        less = ", so this is less than any schedule with this SRAM moves" if p.totals.ratio < 1 else ""
+        return f"{p.schedule.binds}{less}; --gemm-tiles 128x128 shows their re-reads"
     fits = "" if p.fits else f", more than the SRAM's {sram_bytes:,} B"
     placed = "; shared memory and registers together hold it" if not p.fits and p.fits_device else ""
     walked = "; counted by walking every iteration" if p.counted_by == "walked" else ""
