@@ -158,9 +158,9 @@ def _below(n: int, a: int, b: int, limit: int) -> int:
 
 def _staircase(n: int, a: int, b: int, m: int, full: int, top: int) -> tuple[int, int]:
     """Sum over i < n of `top where a i + b >= full, else max(0, (a i + b) // m)`; and how many i reach the top."""
-    at_top = min(max(-(-(full - b) // a), 0), n)
-    positive = min(max(-(-(m - b) // a), 0), at_top)
-    return _floor_sum(at_top - positive, m, a, a * positive + b) + (n - at_top) * top, n - at_top
+    below_top = _below(n, a, b, full)
+    zero = _below(below_top, a, b, m)
+    return _floor_sum(below_top - zero, m, a, a * zero + b) + (n - below_top) * top, n - below_top
 
 
 def _floor_sum(n: int, m: int, a: int, b: int) -> int:

@@ -127,11 +127,12 @@ def _notes(out: Console, report: Report) -> None:
     out.print()
 
 
-FORMULAS = {  # |E| visible pairs
-    ("fwd", "traffic"): "(d + d_v)² |E|/M - M",
-    ("fwd", "small_memory"): "2 d |E|/√M - |E| - 2M",
-    ("fwd", "loads"): "d (d + d_v) |E|/M - M read, O written once",
-    ("bwd", "loads"): "(d + d_v)² |E|/M - M read, gradients written once",
+FORMULAS = {  # what the theorems prove; |E| visible pairs
+    "parallel_narrow_traffic_lower_bound": "(d + d_v)² |E|/M - M",
+    "parallel_total_traffic_lower_bound": "4 d d_v |E|/M - M",
+    "small_memory_lower_bound": "2 d |E|/√M - |E| - 2M",
+    "parallel_combined_lower_bound": "d (d + d_v) |E|/M - M read, O written once",
+    "parallel_backward_lower_bound": "(d + d_v)² |E|/M - M read, gradients written once",
 }
 
 
@@ -144,10 +145,7 @@ def _bound(p: PassReport, problem: AttentionProblem) -> Iterator[str]:
         yield f"{least}: each needed input read once, each output written once"
         yield f"the I/O bounds are lower, as {memory} {'is small against d²' if small else 'holds much of the problem'}"
     else:
-        formula = FORMULAS[p.direction, bound.binds]
-        if bound.binds == "traffic" and (problem.value_dim or 1) > d:
-            formula = "4 d d_v |E|/M - M"
-        yield f"{least}: {formula}, {memory}"
+        yield f"{least}: {FORMULAS[bound.theorem]}, {memory}"
         yield f"proved: ioaware prove {bound.theorem}"
 
 
