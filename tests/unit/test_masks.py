@@ -42,7 +42,7 @@ def test_a_side_is_a_number_of_keys(left, right):
 @pytest.mark.parametrize("tiles", [(1, 1), (128, 64), (1000, 7), (10**15, 10**15)])
 def test_full(q_len, kv_len, tiles):
     query_tiles, key_tiles = CEIL(q_len, tiles[0]), CEIL(kv_len, tiles[1])
-    expected = (query_tiles * key_tiles, q_len * key_tiles, query_tiles * kv_len, q_len * kv_len)
+    expected = (query_tiles * key_tiles, q_len * key_tiles, query_tiles * kv_len, q_len * kv_len, query_tiles)
     assert FULL.statistics(q_len, kv_len, *tiles) == expected
     assert FULL.pairs(q_len, kv_len) == q_len * kv_len
     assert FULL.seen_rows(q_len, kv_len) == (q_len, kv_len)
@@ -59,9 +59,9 @@ def test_a_band_wider_than_the_sequence_is_full(wide, tiles):
 
 @pytest.mark.parametrize("n", [1, 2, 10**3, HUGE, 10**15])
 def test_causal_pairs_of_a_square(n):
-    """Query q sees q + 1 keys: 1 + 2 + ... + N."""
+    """Query q sees q + 1 keys: 1 + 2 + ... + N. Only the last one sees the last key."""
     assert CAUSAL.pairs(n, n) == n * (n + 1) // 2
-    assert CAUSAL.statistics(n, n, 1, 1) == (n * (n + 1) // 2,) * 4
+    assert CAUSAL.statistics(n, n, 1, 1) == (*(n * (n + 1) // 2,) * 4, 1)
     assert CAUSAL.seen_rows(n, n) == (n, n)
 
 
@@ -83,10 +83,16 @@ def test_causal_pairs_of_more_queries_than_keys(q_len, kv_len):
 @pytest.mark.parametrize("tile_kv", [1, 64, 128, 1024])
 @pytest.mark.parametrize("n", [2**13, 2**30, 2**49])
 def test_causal_tiles_where_everything_divides(n, tile_q, tile_kv):
-    """Along the diagonal a step is the larger tile: N (N + max(B_r, B_c)) / (2 B_r B_c) tiles, all of them full."""
-    tiles = n * (n + max(tile_q, tile_kv)) // (2 * tile_q * tile_kv)
-    expected = (tiles, tile_q * tiles, tile_kv * tiles, tile_q * tile_kv * tiles)
+    """Along the diagonal a step is the larger tile: N (N + max(B_r, B_c)) / (2 B_r B_c) tiles, all of them whole.
+
+    What is below the steps is full: N (N - max) / (2 B_r B_c) tiles, and of a step the one of a single row or key that
+    ends at the diagonal.
+    """
+    larger = max(tile_q, tile_kv)
+    tiles, full = (n * (n + sign * larger) // (2 * tile_q * tile_kv) for sign in (1, -1))
+    expected = (tiles, tile_q * tiles, tile_kv * tiles, tile_q * tile_kv * tiles, larger // tile_q)
     assert CAUSAL.statistics(n, n, tile_q, tile_kv) == expected
+    assert CAUSAL.full_tiles(n, n, tile_q, tile_kv) == full + (n // larger) * (min(tile_q, tile_kv) == 1)
 
 
 # Closed forms of windows
@@ -112,14 +118,15 @@ def test_a_diagonal_of_square_tiles(tile):
     n = HUGE + 1
     last = n - (CEIL(n, tile) - 1) * tile
     cells = (CEIL(n, tile) - 1) * tile**2 + last**2
-    assert Band(0, 0).statistics(n, n, tile, tile) == (CEIL(n, tile), n, n, cells)
+    assert Band(0, 0).statistics(n, n, tile, tile) == (CEIL(n, tile), n, n, cells, 1)
 
 
 def test_a_window_of_whole_tiles():
-    """left = 4 B, right = 0, square tiles B: five tiles per query tile, fewer for the first four."""
+    """left = 4 B, right = 0, square tiles B: five tiles per query tile, fewer for the first four; three are full."""
     b, n = 128, 128 * 10**9
     tiles = 5 * (n // b) - (4 + 3 + 2 + 1)
-    assert Band(4 * b, 0).statistics(n, n, b, b) == (tiles, b * tiles, b * tiles, b * b * tiles)
+    assert Band(4 * b, 0).statistics(n, n, b, b) == (tiles, b * tiles, b * tiles, b * b * tiles, 1)
+    assert Band(4 * b, 0).full_tiles(n, n, b, b) == 3 * (n // b) - (3 + 2 + 1)
 
 
 # Identities where nothing can be enumerated
@@ -131,7 +138,8 @@ BANDS = [FULL, CAUSAL, Band(5, 0), Band(10**6, 10**3), Band(left=7), Band(right=
 @pytest.mark.parametrize("band", BANDS, ids=str)
 @pytest.mark.parametrize(("q_len", "kv_len"), [(HUGE, HUGE), (HUGE + 13, HUGE // 2), (10**15, 10**15 - 1)])
 def test_single_elements_are_pairs(band, q_len, kv_len):
-    assert band.statistics(q_len, kv_len, 1, 1) == (band.pairs(q_len, kv_len),) * 4
+    assert band.statistics(q_len, kv_len, 1, 1)[:4] == (band.pairs(q_len, kv_len),) * 4
+    assert band.full_tiles(q_len, kv_len, 1, 1) == band.pairs(q_len, kv_len)
 
 
 @pytest.mark.parametrize("band", BANDS, ids=str)
@@ -146,8 +154,9 @@ def test_tiles_of_one_row(band, tile):
 
 @pytest.mark.parametrize("band", BANDS, ids=str)
 def test_one_tile_holds_everything(band):
-    assert band.statistics(HUGE, HUGE, HUGE, HUGE) == (1, HUGE, HUGE, HUGE**2)
-    assert band.statistics(HUGE, HUGE, 10 * HUGE, 10 * HUGE) == (1, HUGE, HUGE, HUGE**2)
+    assert band.statistics(HUGE, HUGE, HUGE, HUGE) == (1, HUGE, HUGE, HUGE**2, 1)
+    assert band.statistics(HUGE, HUGE, 10 * HUGE, 10 * HUGE) == (1, HUGE, HUGE, HUGE**2, 1)
+    assert band.full_tiles(HUGE, HUGE, HUGE, HUGE) == (band == FULL)
 
 
 def test_results_are_exact_integers_of_any_size():
@@ -157,7 +166,7 @@ def test_results_are_exact_integers_of_any_size():
     got = CAUSAL.statistics(n, n, 3, 2)
     full = (2 + 3) * k + (3 + 3) * (k * (k - 1) // 2)  # tiles of three rows; their key tiles are full too
     last = 3 * k + 1  # one row, which sees every key
-    assert got == (full + last, 3 * full + last, 2 * full + n, 6 * full + n)
+    assert got == (full + last, 3 * full + last, 2 * full + n, 6 * full + n, 1)
     assert all(type(x) is int for x in got)
     assert got.cells > 2**63
 
@@ -166,7 +175,7 @@ def test_results_are_exact_integers_of_any_size():
 
 
 @pytest.mark.parametrize(
-    ("band", "text"), [(FULL, "full"), (CAUSAL, "causal"), (Band(4, 0), "band(4,0)"), (Band(left=4), "band(4,None)")]
+    ("band", "text"), [(FULL, "full"), (CAUSAL, "causal"), (Band(4, 0), "window:4,0"), (Band(left=4), "window:4,-1")]
 )
 def test_names(band, text):
     assert str(band) == text
