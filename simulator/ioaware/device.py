@@ -54,7 +54,15 @@ class Device:
 
     fp16_flop_per_s: float | None = None  # 16-bit matrix peak, dense, fp32 accumulation
     fp8_flop_per_s: float | None = None
+    tf32_flop_per_s: float | None = None
     fp32_flop_per_s: float | None = None  # ordinary fp32 arithmetic
+
+    link: str = ""  # what joins the devices of one node, like NVLink 4; "" where only the host's PCIe does
+    links: int | None = None  # of one device
+    per_link_bytes_per_s: float | None = None  # one way, as are the next two: links carry as much the other way too
+    link_bytes_per_s: float | None = None  # all links of a device together
+    link_devices: int | None = None  # how many devices they join: a node, a pod
+    pcie_bytes_per_s: float | None = None
 
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -95,9 +103,14 @@ class Device:
         return product([self.sm_count, self.exps_per_clock, self.clock_hz])
 
     def matmul_flop_per_s(self, dtype: str) -> float | None:
-        """Matrix peak for inputs of `dtype`, accumulating in fp32; without an 8-bit rate the 16-bit one counts."""
+        """Matrix peak for inputs of `dtype`, accumulating in fp32.
+
+        Without an 8-bit rate the 16-bit one counts, and without a tf32 rate that of fp32: such GPUs know no tf32.
+        """
         if dtype.startswith("fp8"):
             return self.fp8_flop_per_s or self.fp16_flop_per_s
+        if dtype == "tf32":
+            return self.tf32_flop_per_s or self.fp32_flop_per_s
         if dtype == "fp64":
             return None
         return self.fp32_flop_per_s if dtype == "fp32" else self.fp16_flop_per_s
@@ -127,8 +140,9 @@ class Device:
             elif changes.keys() & set(parts):
                 values[whole] = product([values[part] for part in parts]) or values[whole]
         scale = (values["fp16_flop_per_s"] or 1) / (self.fp16_flop_per_s or 1)
-        if self.fp8_flop_per_s and "fp8_flop_per_s" not in changes and "fp16_flop_per_s" not in changes:
-            values["fp8_flop_per_s"] = self.fp8_flop_per_s * scale  # the same units, on narrower inputs
+        for other in {"fp8_flop_per_s", "tf32_flop_per_s"} - changes.keys():
+            if values[other] and "fp16_flop_per_s" not in changes:
+                values[other] *= scale  # the same units, on other inputs
         return replace(self, **values, sources={**self.sources, **dict.fromkeys(settings, GIVEN)})
 
 
@@ -136,6 +150,7 @@ PARTS = {  # a datasheet number and what it is the product of; the part at [1] b
     "fp16_flop_per_s": ("sm_count", "matmul_flop_per_clock", "clock_hz"),
     "fp32_flop_per_s": ("sm_count", "fp32_flop_per_clock", "boost_hz"),
     "hbm_bytes_per_s": ("memory_bus_bytes", "memory_transfers_per_s"),
+    "link_bytes_per_s": ("links", "per_link_bytes_per_s"),
 }
 FIELDS = {f.name: str(f.type) for f in fields(Device) if f.name != "sources"}
 NUMBERS = tuple(name for name, kind in FIELDS.items() if "int" in kind or "float" in kind)

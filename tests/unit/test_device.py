@@ -58,7 +58,8 @@ def test_every_source_is_used(path):
 def test_identities_hold_and_there_are_some(path):
     table = device.read(path)
     names = {name for name, given, expected in table.identities() if given == pytest.approx(expected, rel=0.01)}
-    assert names == (set(device.PARTS) if table.kind == "gpu" else {"fp16_flop_per_s"})
+    processor = set(device.PARTS) - {"link_bytes_per_s"} if table.kind == "gpu" else {"fp16_flop_per_s"}
+    assert names == processor | ({"link_bytes_per_s"} if table.link else set())
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,23 @@ def test_exponentials_take_this_much_of_the_matrix_time_at_head_dim_128(name, ra
     assert gpu.fp16_flop_per_s / (4 * 128) / gpu.exps_per_s == pytest.approx(ratio, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("name", "rate"), [("a100", 300e9), ("tpu-v4", 268e9), ("tpu-v5e", 186e9)]
+)  # Ring Attention, table 2, where a TPU v5e's four links are 46.5 GB/s each and not 45
+def test_links_as_ring_attention_lists_them(name, rate):
+    assert device.load(name).link_bytes_per_s == pytest.approx(rate, rel=0.04)
+
+
+@each_file
+def test_a_link_is_described_whole_and_is_faster_than_the_host(path):
+    table = device.read(path)
+    described = [table.links, table.per_link_bytes_per_s, table.link_bytes_per_s, table.link_devices]
+    assert [n is not None for n in described] == [bool(table.link)] * 4
+    rates = [r for r in (table.pcie_bytes_per_s, table.link_bytes_per_s, table.hbm_bytes_per_s) if r is not None]
+    assert len(rates) >= 2
+    assert rates == sorted(rates)
+
+
 def test_unknown_rates_are_none_not_invented():
     assert device.load("b200").l2_bytes_per_s is None
     assert device.load("tpu-v4").exps_per_s is None
@@ -147,11 +165,24 @@ def test_unknown_rates_are_none_not_invented():
         ("h100", "fp32", "fp32_flop_per_s"),
         ("h100", "fp8_e4m3", "fp8_flop_per_s"),
         ("a100", "fp8_e5m2", "fp16_flop_per_s"),
+        ("a100", "tf32", "tf32_flop_per_s"),
+        ("v100", "tf32", "fp32_flop_per_s"),  # it knows no tf32: frameworks compute such products in fp32
+        ("t4", "tf32", "fp32_flop_per_s"),
     ],
 )
 def test_matrix_peak_of_a_number_format(name, dtype, field):
     gpu = device.load(name)
     assert gpu.matmul_flop_per_s(dtype) == getattr(gpu, field)
+
+
+@each_file
+def test_tf32_runs_at_half_the_16_bit_peak_from_compute_capability_8_on(path):
+    """Inputs twice as wide; datasheets round, the L40S's two figures by 1.2 %."""
+    table = device.read(path)
+    if table.tf32_flop_per_s is None:
+        assert table.kind == "tpu" or table.name.startswith("AMD") or float(table.compute_capability) < 8
+    else:
+        assert table.tf32_flop_per_s == pytest.approx(table.fp16_flop_per_s / 2, rel=0.015)
 
 
 def test_no_matrix_peak_is_claimed_for_fp64():
@@ -170,6 +201,7 @@ SETTINGS = [
     {"sram_bytes": "32KB"},
     {"sm_count": 7, "fp16_flop_per_s": "1TFLOP/s"},
     {"memory_transfers_per_s": "9GT/s", "boost_hz": "3GHz"},
+    {"per_link_bytes_per_s": "1GB/s"},
 ]
 
 
@@ -189,6 +221,15 @@ def test_more_sms_are_more_flops():
     doubled = a100.with_settings({"sm_count": 216})
     assert doubled.fp16_flop_per_s == pytest.approx(2 * a100.fp16_flop_per_s, rel=0.01)
     assert doubled.hbm_bytes_per_s == a100.hbm_bytes_per_s
+
+
+def test_other_formats_gain_and_lose_with_the_matrix_units():
+    h100 = device.load("h100")
+    slower = h100.with_settings({"clock_hz": "0.915GHz"})
+    assert slower.fp8_flop_per_s == pytest.approx(h100.fp8_flop_per_s / 2, rel=0.01)
+    assert slower.tf32_flop_per_s == pytest.approx(h100.tf32_flop_per_s / 2, rel=0.01)
+    assert h100.with_settings({"fp16_flop_per_s": "1TFLOP/s"}).tf32_flop_per_s == h100.tf32_flop_per_s
+    assert device.load("v100").with_settings({"clock_hz": "1GHz"}).tf32_flop_per_s is None
 
 
 def test_a_thread_block_gains_and_loses_with_the_fast_memory_of_a_what_if():
