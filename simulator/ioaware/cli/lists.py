@@ -70,16 +70,24 @@ def _details(kind: str, name: str) -> None:
             text = "unknown" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
             click.echo(f"  {field:<24} {text:>20}  {device.sources.get(field, '')}".rstrip())
     elif kind == "workloads":
-        from ..workload import load as load_workload
-        from .show import describe
-
-        workload = load_workload(name)
-        click.echo(workload.title)
-        for phase in workload.phases:
-            click.echo(f"  {phase.name}: {phase.layers} layers x {phase.steps} of {describe(phase.problem)}")
-            click.echo(f"    source: {phase.source}")
+        _workload(name)
     else:
         raise InputError(f"{kind} {name}: only devices and workloads have details; leave {name!r} out")
+
+
+def _workload(name: str) -> None:
+    """Every phase, training too, and what a token leaves in the KV cache."""
+    from ..model_memory import cache_of
+    from ..workload import ALL, load
+    from .show import describe
+
+    workload = load(name, ALL)
+    click.echo(workload.title)
+    for phase in workload.phases:
+        click.echo(f"  {phase.name}: {phase.layers} layers x {phase.steps} of {describe(phase.problem)}")
+        if cache := cache_of(phase):
+            click.echo(f"    KV cache: {cache.token_bytes:,} B per token and layer")
+        click.echo(f"    source: {phase.source}")
 
 
 @click.command("cite")
