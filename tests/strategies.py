@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from ioaware.algorithms import ALGORITHMS
 from ioaware.masks import Band
 from ioaware.problem import AttentionProblem
 from ioaware.readers.evaluate import TileSizes
 
+# Softmax attention of any problem: not linear attention, and not mla, whose V is in K. test_variants.py has these too.
+GENERAL = tuple(a for a in ALGORITHMS if a.softmax and a.name != "mla")
 EXACT = {"dtype": "fp64", "accum_dtype": "fp64"}
 
 bands = st.one_of(
@@ -17,7 +20,7 @@ bands = st.one_of(
 )
 # Small tiles as often as large ones: only many tiles along a diagonal exercise the staircases.
 tile_sizes = st.one_of(st.integers(1, 6), st.integers(1, 40))
-tiles = st.builds(TileSizes, tile_sizes, tile_sizes)
+tiles = st.builds(TileSizes, tile_sizes, tile_sizes, st.integers(1, 4))
 
 
 @st.composite

@@ -147,6 +147,11 @@ class Implementation:
         return True
 
     def _check_mask(self, problem: AttentionProblem) -> None:
+        if not problem.plain:
+            raise InputError(
+                f"{self.name} computes softmax(Q K^T / sqrt(d)) V; leave scale, soft cap, ALiBi, bias, sinks, packing "
+                "and the options of a KV cache out"
+            )
         if str(problem.band) not in self.masks or problem.padding or problem.dropout:
             extras = " with key padding" * problem.padding + " with dropout" * (problem.dropout > 0)
             given, rule = f"{problem.band}{extras}", f"{self.name} has only {' and '.join(self.masks)}"

@@ -86,7 +86,7 @@ Section Band.
 
   (** A tile pair is visible to the simulator's tile relation if and only if some query of the one sees some key of the
       other.
-      Used by: simulator/ioaware/masks.py (Band.sees). *)
+      Used by: simulator/ioaware/masks/band.py (Band.pattern). *)
   Theorem band_by_elements : forall i j, i * tile_q < q_len -> j * tile_kv < kv_len ->
     band_sees i j = true <->
     exists q k, i * tile_q <= q < Nat.min q_len ((i + 1) * tile_q) /\
@@ -274,7 +274,7 @@ Section Band.
 
   (** The four statistics of any band are the sums over visible pairs of tiles: their number, query rows, key rows, and
       query rows times key rows.
-      Used by: simulator/ioaware/masks.py (_band). *)
+      Used by: simulator/ioaware/masks/band.py (_band). *)
   Theorem band_statistics : 0 < q_len ->
     band = (Z.of_nat (seen_tiles band_sees q_len kv_len tile_q tile_kv),
             Z.of_nat (seen_rows band_sees q_len kv_len tile_q tile_kv),

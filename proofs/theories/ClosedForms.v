@@ -167,9 +167,16 @@ Ltac integers :=
   apply Nat2Z.inj; repeat first [rewrite Nat2Z.inj_add | rewrite Nat2Z.inj_mul];
   rewrite !fetched_less_kept by assumption; ring.
 
+(* Pairs of tiles are tiles: a step of two is positive too. *)
+Ltac doubled :=
+  repeat match goal with
+  | positive : 0 < ?step |- context [2 * ?step] =>
+      lazymatch goal with _ : 0 < 2 * step |- _ => fail | |- _ => assert (0 < 2 * step) by lia end
+  end.
+
 (* The closed form of a program: unfold its name first. *)
 Ltac closed_form :=
-  intros; cbv zeta;
+  intros; cbv zeta; doubled;
   let counted := fresh in
   match goal with |- context [count ?w ?p] => eassert (counted : count w p = _) by count_rule end;
   rewrite counted; clear counted;

@@ -81,7 +81,7 @@ Proof.
 Qed.
 
 (** The loop computes the sum of (a i + b) / m, rounded down, over i < n, for all natural numbers with m > 0.
-    Used by: simulator/ioaware/masks.py (_floor_sum). *)
+    Used by: simulator/ioaware/masks/band.py (_floor_sum). *)
 Theorem floor_sum_is_sum_of_floors : forall steps n m a b, 0 < m <= steps ->
   floor_sum steps n m a b = sum n (fun i => (a * i + b) / m).
 Proof.
@@ -146,7 +146,7 @@ Section Staircase.
   (** The staircase computes what it stands for: the sum over i < n of [top] where a i + b >= [full], else of
       (a i + b) / m rounded down and not below zero; and how many i reach the top. Here a > 0 and m > 0, and b may be
       negative.
-      Used by: simulator/ioaware/masks.py (_staircase). *)
+      Used by: simulator/ioaware/masks/band.py (_staircase). *)
   Theorem staircase_is_sum : staircase = (sum n stair, sum n (fun i => if reaches i then 1 else 0)).
   Proof.
     unfold staircase. set (l := Nat.min (first_from full) n). set (k := Nat.min (first_from m) l).

@@ -257,7 +257,7 @@ Definition causal (q_len kv_len tile_q tile_kv i j : nat) : bool :=
   j * tile_kv + q_len <? Nat.min q_len ((i + 1) * tile_q) + kv_len.
 
 (** A tile pair is visible if and only if some query q of the one sees some key k of the other: k + q_len <= q + kv_len.
-    Used by: simulator/ioaware/masks.py (Band.sees). *)
+    Used by: simulator/ioaware/masks/band.py (Band.pattern). *)
 Theorem causal_by_elements : forall q_len kv_len tile_q tile_kv i j,
   0 < tile_q -> 0 < tile_kv -> i * tile_q < q_len -> j * tile_kv < kv_len ->
   causal q_len kv_len tile_q tile_kv i j = true <->
@@ -270,7 +270,7 @@ Proof.
 Qed.
 
 (** The causal mask is the band that ends with the query's own key: the statistics of bands are the causal mask's too.
-    Used by: simulator/ioaware/masks.py (CAUSAL). *)
+    Used by: simulator/ioaware/masks/band.py (CAUSAL). *)
 Theorem causal_is_a_band : forall q_len kv_len tile_q tile_kv i j, 0 < tile_q -> i * tile_q < q_len ->
   causal q_len kv_len tile_q tile_kv i j = band_sees None (Some 0) q_len kv_len tile_q tile_kv i j.
 Proof.

@@ -3,6 +3,8 @@
     Printed by `python -m ioaware_proofs.bridge` from simulator/ioaware/algorithms: do not edit. A definition is the
     recorded loop nest; the theorem below it is what the simulator's own algebra says that the nest costs, all launches
     of kernels together. A program whose text depends on padding, dropout or a mask stands here once for each text.
+    Programs that walk splits of the keys (flash_decoding, mla) and linear attention are not here: their counts are
+    tested, not proved.
 
     No theorem stands below flash2_serpentine_masked and flash2_serpentine_padding: kept_rows has no expression in Coq.
 
@@ -83,8 +85,8 @@ Definition naive_padding
         Seq [
           Load "Q" (rows_i * head_dim);
           Load "K" (cols_j * head_dim);
-          Load "padding" cols_j;
           Flops (2 * rows_i * cols_j * head_dim);
+          Load "padding" cols_j;
           Store "S" (rows_i * cols_j)
         ])))));
     (* kernel "P = softmax S" *)
@@ -917,8 +919,8 @@ Definition safe_softmax_padding
         Seq [
           Load "Q" (rows_i * head_dim);
           Load "K" (cols_j * head_dim);
-          Load "padding" cols_j;
           Flops (2 * rows_i * cols_j * head_dim);
+          Load "padding" cols_j;
           Store "S" (rows_i * cols_j)
         ])))));
     (* kernel "P = softmax S" *)
@@ -1159,8 +1161,8 @@ Definition online_softmax_padding
         Seq [
           Load "Q" (rows_i * head_dim);
           Load "K" (cols_j * head_dim);
-          Load "padding" cols_j;
           Flops (2 * rows_i * cols_j * head_dim);
+          Load "padding" cols_j;
           Store "S" (rows_i * cols_j)
         ])))));
     (* kernel "P = softmax S" *)
@@ -1295,8 +1297,8 @@ Definition memory_efficient_padding
           Seq [
             Load "K" (cols_j * head_dim);
             Load "V" (cols_j * value_dim);
-            Load "padding" cols_j;
             Flops (2 * rows_i * cols_j * head_dim);
+            Load "padding" cols_j;
             Exps (rows_i * cols_j);
             Store "m_part" rows_i;
             Store "l_part" rows_i;
@@ -1453,8 +1455,8 @@ Definition memory_efficient_backward_padding
           Seq [
             Load "K" (cols_j * head_dim);
             Load "V" (cols_j * value_dim);
-            Load "padding" cols_j;
             Flops (2 * rows_i * cols_j * head_dim);
+            Load "padding" cols_j;
             Exps (rows_i * cols_j);
             Store "m_part" rows_i;
             Store "l_part" rows_i;
@@ -1492,8 +1494,8 @@ Definition memory_efficient_backward_padding
                 Load "V" (cols_j * value_dim);
                 Load "dK" (cols_j * head_dim);
                 Load "dV" (cols_j * value_dim);
-                Load "padding" cols_j;
                 Flops (2 * rows_i * cols_j * head_dim);
+                Load "padding" cols_j;
                 Exps (rows_i * cols_j);
                 Flops (2 * rows_i * cols_j * value_dim);
                 Flops (2 * rows_i * cols_j * value_dim);
@@ -1839,8 +1841,8 @@ Definition flash2_padding
         Seq [
           Load "K" (cols_j * head_dim);
           Load "V" (cols_j * value_dim);
-          Load "padding" cols_j;
           Flops (2 * rows_i * cols_j * head_dim);
+          Load "padding" cols_j;
           Exps (rows_i * cols_j);
           Exps rows_i;
           Flops (2 * rows_i * cols_j * value_dim)
@@ -2146,8 +2148,8 @@ Definition flash2_backward_two_kernels_padding
           Seq [
             Load "K" (cols_j * head_dim);
             Load "V" (cols_j * value_dim);
-            Load "padding" cols_j;
             Flops (2 * rows_i * cols_j * head_dim);
+            Load "padding" cols_j;
             Exps (rows_i * cols_j);
             Flops (2 * rows_i * cols_j * value_dim);
             Flops (2 * rows_i * cols_j * head_dim)
@@ -2267,8 +2269,8 @@ Definition flash2_serpentine_padding
         Seq [
           Unless kept_j (Load "K" (cols_j * head_dim));
           Unless kept_j (Load "V" (cols_j * value_dim));
-          Unless kept_j (Load "padding" cols_j);
           Flops (2 * rows_i * cols_j * head_dim);
+          Unless kept_j (Load "padding" cols_j);
           Exps (rows_i * cols_j);
           Exps rows_i;
           Flops (2 * rows_i * cols_j * value_dim)
@@ -2276,6 +2278,240 @@ Definition flash2_serpentine_padding
       Store "O" (rows_i * value_dim);
       Store "L" rows_i
     ])))).
+
+Definition flash4
+    (batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv : nat) (sees : nat -> nat -> bool) : prog :=
+  (* kernel "flash4" *)
+  For batch (fun b =>
+    For kv_heads (fun h => For group (fun g => For (cdiv q_len (2 * tile_q)) (fun i =>
+      let rows_i := tile q_len (2 * tile_q) i in
+      Seq [
+        Load "Q" (rows_i * head_dim);
+        ForSeen (cdiv kv_len tile_kv) (fun j => sees i j) (fun j =>
+          let cols_j := tile kv_len tile_kv j in
+          Seq [
+            Load "K" (cols_j * head_dim);
+            Load "V" (cols_j * value_dim);
+            Flops (2 * rows_i * cols_j * head_dim);
+            Exps (rows_i * cols_j);
+            Exps rows_i;
+            Flops (2 * rows_i * cols_j * value_dim)
+          ]);
+        Store "O" (rows_i * value_dim);
+        Store "L" rows_i
+      ])))).
+
+(** FlashAttention-4: two query tiles to a block, lazy rescaling; backward by pairs of CTAs (forward): all that it moves
+    and computes, whatever a word of each tensor and an operation weigh (w), for every mask, every size and every tile,
+    ragged ones included.
+    Used by: simulator/ioaware/readers/count.py (count). *)
+Theorem flash4_counts :
+  forall w batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv sees,
+  0 < tile_q -> 0 < tile_kv ->
+  let rows := seen_rows sees q_len kv_len (2 * tile_q) tile_kv in
+  let cols := seen_cols sees q_len kv_len (2 * tile_q) tile_kv in
+  let cells := seen_cells sees q_len kv_len (2 * tile_q) tile_kv in
+  count w (flash4 batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv sees) =
+    w (Read "Q") * (batch * kv_heads * group * q_len * head_dim)
+  + w (Read "K") * (batch * kv_heads * group * head_dim * cols)
+  + w (Read "V") * (batch * kv_heads * group * value_dim * cols)
+  + w (Write "O") * (batch * kv_heads * group * q_len * value_dim)
+  + w (Write "L") * (batch * kv_heads * group * q_len)
+  + w Flop * (2 * batch * kv_heads * group * cells * (head_dim + value_dim))
+  + w Exp * (batch * kv_heads * group * (cells + rows)).
+Proof. unfold flash4. closed_form. Qed.
+
+Definition flash4_padding
+    (batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv : nat) (sees : nat -> nat -> bool) : prog :=
+  (* kernel "flash4" *)
+  For batch (fun b =>
+    For kv_heads (fun h => For group (fun g => For (cdiv q_len (2 * tile_q)) (fun i =>
+      let rows_i := tile q_len (2 * tile_q) i in
+      Seq [
+        Load "Q" (rows_i * head_dim);
+        ForSeen (cdiv kv_len tile_kv) (fun j => sees i j) (fun j =>
+          let cols_j := tile kv_len tile_kv j in
+          Seq [
+            Load "K" (cols_j * head_dim);
+            Load "V" (cols_j * value_dim);
+            Flops (2 * rows_i * cols_j * head_dim);
+            Load "padding" cols_j;
+            Exps (rows_i * cols_j);
+            Exps rows_i;
+            Flops (2 * rows_i * cols_j * value_dim)
+          ]);
+        Store "O" (rows_i * value_dim);
+        Store "L" rows_i
+      ])))).
+
+(** FlashAttention-4: two query tiles to a block, lazy rescaling; backward by pairs of CTAs (forward, padding): all that
+    it moves and computes, whatever a word of each tensor and an operation weigh (w), for every mask, every size and
+    every tile, ragged ones included.
+    Used by: simulator/ioaware/readers/count.py (count). *)
+Theorem flash4_padding_counts :
+  forall w batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv sees,
+  0 < tile_q -> 0 < tile_kv ->
+  let rows := seen_rows sees q_len kv_len (2 * tile_q) tile_kv in
+  let cols := seen_cols sees q_len kv_len (2 * tile_q) tile_kv in
+  let cells := seen_cells sees q_len kv_len (2 * tile_q) tile_kv in
+  count w (flash4_padding batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv sees) =
+    w (Read "Q") * (batch * kv_heads * group * q_len * head_dim)
+  + w (Read "K") * (batch * kv_heads * group * head_dim * cols)
+  + w (Read "V") * (batch * kv_heads * group * value_dim * cols)
+  + w (Read "padding") * (batch * kv_heads * group * cols)
+  + w (Write "O") * (batch * kv_heads * group * q_len * value_dim)
+  + w (Write "L") * (batch * kv_heads * group * q_len)
+  + w Flop * (2 * batch * kv_heads * group * cells * (head_dim + value_dim))
+  + w Exp * (batch * kv_heads * group * (cells + rows)).
+Proof. unfold flash4_padding. closed_form. Qed.
+
+Definition flash4_backward
+    (batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv : nat) (sees : nat -> nat -> bool) : prog :=
+  Seq [
+    (* kernel "preprocess" *)
+    For batch (fun b => For kv_heads (fun h => For group (fun g => For (cdiv q_len tile_q) (fun i =>
+      let rows_i := tile q_len tile_q i in
+      Seq [
+        Load "O" (rows_i * value_dim);
+        Load "dO" (rows_i * value_dim);
+        Store "D" rows_i;
+        Store "dQ_sum" (rows_i * head_dim)
+      ]))));
+    (* kernel "main, pairs of CTAs" *)
+    For batch (fun b => For kv_heads (fun h => For (cdiv kv_len (2 * tile_kv)) (fun j =>
+      let cols_j := tile kv_len (2 * tile_kv) j in
+      Seq [
+        Load "K" (cols_j * head_dim);
+        Load "V" (cols_j * value_dim);
+        For group (fun g => ForSeen (cdiv q_len tile_q) (fun i => sees i j) (fun i =>
+          let rows_i := tile q_len tile_q i in
+          Seq [
+            Load "Q" (rows_i * head_dim);
+            Load "dO" (rows_i * value_dim);
+            Load "L" rows_i;
+            Load "D" rows_i;
+            Flops (2 * rows_i * cols_j * head_dim);
+            Exps (rows_i * cols_j);
+            Flops (2 * rows_i * cols_j * value_dim);
+            Flops (2 * rows_i * cols_j * value_dim);
+            Flops (2 * rows_i * cols_j * head_dim);
+            AtomicAdd "dQ_sum" (rows_i * head_dim);
+            Flops (2 * rows_i * cols_j * head_dim)
+          ]));
+        Store "dK" (cols_j * head_dim);
+        Store "dV" (cols_j * value_dim)
+      ])));
+    (* kernel "convert" *)
+    For batch (fun b => For kv_heads (fun h => For group (fun g => For (cdiv q_len tile_q) (fun i =>
+      let rows_i := tile q_len tile_q i in
+      Seq [
+        Load "dQ_sum" (rows_i * head_dim);
+        Store "dQ" (rows_i * head_dim)
+      ]))))
+  ].
+
+(** FlashAttention-4: two query tiles to a block, lazy rescaling; backward by pairs of CTAs (backward): all that it
+    moves and computes, whatever a word of each tensor and an operation weigh (w), for every mask, every size and every
+    tile, ragged ones included.
+    Used by: simulator/ioaware/readers/count.py (count). *)
+Theorem flash4_backward_counts :
+  forall w batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv sees,
+  0 < tile_q -> 0 < tile_kv ->
+  let rows := seen_rows sees q_len kv_len tile_q (2 * tile_kv) in
+  let cells := seen_cells sees q_len kv_len tile_q (2 * tile_kv) in
+  count w (flash4_backward batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv sees) =
+    w (Read "O") * (batch * kv_heads * group * q_len * value_dim)
+  + w (Read "dO") * (batch * kv_heads * group * value_dim * (q_len + rows))
+  + w (Read "D") * (batch * kv_heads * group * rows)
+  + w (Write "D") * (batch * kv_heads * group * q_len)
+  + w (Read "dQ_sum") * (batch * kv_heads * group * q_len * head_dim)
+  + w (Write "dQ_sum") * (batch * kv_heads * group * q_len * head_dim)
+  + w (Add "dQ_sum") * (batch * kv_heads * group * head_dim * rows)
+  + w (Read "K") * (batch * kv_heads * kv_len * head_dim)
+  + w (Read "V") * (batch * kv_heads * kv_len * value_dim)
+  + w (Read "Q") * (batch * kv_heads * group * head_dim * rows)
+  + w (Read "L") * (batch * kv_heads * group * rows)
+  + w (Write "dK") * (batch * kv_heads * kv_len * head_dim)
+  + w (Write "dV") * (batch * kv_heads * kv_len * value_dim)
+  + w (Write "dQ") * (batch * kv_heads * group * q_len * head_dim)
+  + w Flop * (2 * batch * kv_heads * group * cells * (3 * head_dim + 2 * value_dim))
+  + w Exp * (batch * kv_heads * group * cells).
+Proof. unfold flash4_backward. closed_form. Qed.
+
+Definition flash4_backward_padding
+    (batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv : nat) (sees : nat -> nat -> bool) : prog :=
+  Seq [
+    (* kernel "preprocess" *)
+    For batch (fun b => For kv_heads (fun h => For group (fun g => For (cdiv q_len tile_q) (fun i =>
+      let rows_i := tile q_len tile_q i in
+      Seq [
+        Load "O" (rows_i * value_dim);
+        Load "dO" (rows_i * value_dim);
+        Store "D" rows_i;
+        Store "dQ_sum" (rows_i * head_dim)
+      ]))));
+    (* kernel "main, pairs of CTAs" *)
+    For batch (fun b => For kv_heads (fun h => For (cdiv kv_len (2 * tile_kv)) (fun j =>
+      let cols_j := tile kv_len (2 * tile_kv) j in
+      Seq [
+        Load "K" (cols_j * head_dim);
+        Load "V" (cols_j * value_dim);
+        Load "padding" cols_j;
+        For group (fun g => ForSeen (cdiv q_len tile_q) (fun i => sees i j) (fun i =>
+          let rows_i := tile q_len tile_q i in
+          Seq [
+            Load "Q" (rows_i * head_dim);
+            Load "dO" (rows_i * value_dim);
+            Load "L" rows_i;
+            Load "D" rows_i;
+            Flops (2 * rows_i * cols_j * head_dim);
+            Exps (rows_i * cols_j);
+            Flops (2 * rows_i * cols_j * value_dim);
+            Flops (2 * rows_i * cols_j * value_dim);
+            Flops (2 * rows_i * cols_j * head_dim);
+            AtomicAdd "dQ_sum" (rows_i * head_dim);
+            Flops (2 * rows_i * cols_j * head_dim)
+          ]));
+        Store "dK" (cols_j * head_dim);
+        Store "dV" (cols_j * value_dim)
+      ])));
+    (* kernel "convert" *)
+    For batch (fun b => For kv_heads (fun h => For group (fun g => For (cdiv q_len tile_q) (fun i =>
+      let rows_i := tile q_len tile_q i in
+      Seq [
+        Load "dQ_sum" (rows_i * head_dim);
+        Store "dQ" (rows_i * head_dim)
+      ]))))
+  ].
+
+(** FlashAttention-4: two query tiles to a block, lazy rescaling; backward by pairs of CTAs (backward, padding): all
+    that it moves and computes, whatever a word of each tensor and an operation weigh (w), for every mask, every size
+    and every tile, ragged ones included.
+    Used by: simulator/ioaware/readers/count.py (count). *)
+Theorem flash4_backward_padding_counts :
+  forall w batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv sees,
+  0 < tile_q -> 0 < tile_kv ->
+  let rows := seen_rows sees q_len kv_len tile_q (2 * tile_kv) in
+  let cells := seen_cells sees q_len kv_len tile_q (2 * tile_kv) in
+  count w (flash4_backward_padding batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv sees) =
+    w (Read "O") * (batch * kv_heads * group * q_len * value_dim)
+  + w (Read "dO") * (batch * kv_heads * group * value_dim * (q_len + rows))
+  + w (Read "D") * (batch * kv_heads * group * rows)
+  + w (Write "D") * (batch * kv_heads * group * q_len)
+  + w (Read "dQ_sum") * (batch * kv_heads * group * q_len * head_dim)
+  + w (Write "dQ_sum") * (batch * kv_heads * group * q_len * head_dim)
+  + w (Add "dQ_sum") * (batch * kv_heads * group * head_dim * rows)
+  + w (Read "K") * (batch * kv_heads * kv_len * head_dim)
+  + w (Read "V") * (batch * kv_heads * kv_len * value_dim)
+  + w (Read "padding") * (batch * kv_heads * kv_len)
+  + w (Read "Q") * (batch * kv_heads * group * head_dim * rows)
+  + w (Read "L") * (batch * kv_heads * group * rows)
+  + w (Write "dK") * (batch * kv_heads * kv_len * head_dim)
+  + w (Write "dV") * (batch * kv_heads * kv_len * value_dim)
+  + w (Write "dQ") * (batch * kv_heads * group * q_len * head_dim)
+  + w Flop * (2 * batch * kv_heads * group * cells * (3 * head_dim + 2 * value_dim))
+  + w Exp * (batch * kv_heads * group * cells).
+Proof. unfold flash4_backward_padding. closed_form. Qed.
 
 Definition split_kv
     (batch kv_heads group q_len kv_len head_dim value_dim tile_q tile_kv : nat) (sees : nat -> nat -> bool) : prog :=
@@ -2313,7 +2549,7 @@ Definition split_kv
       ]))))
   ].
 
-(** Flash-Decoding: one thread block per key tile, partial results combined; forward only (forward): all that it moves
+(** one thread block per key tile for all queries, partial results combined; forward only (forward): all that it moves
     and computes, whatever a word of each tensor and an operation weigh (w), for every mask, every size and every tile,
     ragged ones included.
     Used by: simulator/ioaware/readers/count.py (count). *)
@@ -2371,7 +2607,7 @@ Definition split_kv_padding
       ]))))
   ].
 
-(** Flash-Decoding: one thread block per key tile, partial results combined; forward only (forward, padding): all that
+(** one thread block per key tile for all queries, partial results combined; forward only (forward, padding): all that
     it moves and computes, whatever a word of each tensor and an operation weigh (w), for every mask, every size and
     every tile, ragged ones included.
     Used by: simulator/ioaware/readers/count.py (count). *)

@@ -17,8 +17,20 @@ if TYPE_CHECKING:
     from .device import Device
     from .device import load as load_device
     from .errors import InputError, IoawareError, ProgramError
+    from .functional import (
+        Ledger,
+        flash_attn_backward,
+        flash_attn_func,
+        flash_attn_kvpacked_func,
+        flash_attn_qkvpacked_func,
+        flash_attn_varlen_func,
+        flash_attn_varlen_kvpacked_func,
+        flash_attn_varlen_qkvpacked_func,
+        flash_attn_with_kvcache,
+        scaled_dot_product_attention,
+    )
     from .masks import Band
-    from .problem import AttentionProblem
+    from .problem import AttentionProblem, Bias
     from .program_file import load_programs
     from .simulator import simulate, simulate_workload
     from .traffic import Traffic
@@ -29,14 +41,25 @@ _WHERE = {  # public name: (module, its name there); imported when first used, s
     "Algorithm": ("algorithms", "Algorithm"),
     "AttentionProblem": ("problem", "AttentionProblem"),
     "Band": ("masks", "Band"),
+    "Bias": ("problem", "Bias"),
     "Device": ("device", "Device"),
     "InputError": ("errors", "InputError"),
     "IoawareError": ("errors", "IoawareError"),
+    "Ledger": ("functional", "Ledger"),
     "ProgramError": ("errors", "ProgramError"),
     "Traffic": ("traffic", "Traffic"),
+    "flash_attn_backward": ("functional", "flash_attn_backward"),
+    "flash_attn_func": ("functional", "flash_attn_func"),
+    "flash_attn_kvpacked_func": ("functional", "flash_attn_kvpacked_func"),
+    "flash_attn_qkvpacked_func": ("functional", "flash_attn_qkvpacked_func"),
+    "flash_attn_varlen_func": ("functional", "flash_attn_varlen_func"),
+    "flash_attn_varlen_kvpacked_func": ("functional", "flash_attn_varlen_kvpacked_func"),
+    "flash_attn_varlen_qkvpacked_func": ("functional", "flash_attn_varlen_qkvpacked_func"),
+    "flash_attn_with_kvcache": ("functional", "flash_attn_with_kvcache"),
     "load_device": ("device", "load"),
     "load_programs": ("program_file", "load_programs"),
     "load_workload": ("workload", "load"),
+    "scaled_dot_product_attention": ("functional", "scaled_dot_product_attention"),
     "simulate": ("simulator", "simulate"),
     "simulate_workload": ("simulator", "simulate_workload"),
 }
@@ -45,15 +68,26 @@ __all__ = [
     "Algorithm",
     "AttentionProblem",
     "Band",
+    "Bias",
     "Device",
     "InputError",
     "IoawareError",
+    "Ledger",
     "ProgramError",
     "Traffic",
     "__version__",
+    "flash_attn_backward",
+    "flash_attn_func",
+    "flash_attn_kvpacked_func",
+    "flash_attn_qkvpacked_func",
+    "flash_attn_varlen_func",
+    "flash_attn_varlen_kvpacked_func",
+    "flash_attn_varlen_qkvpacked_func",
+    "flash_attn_with_kvcache",
     "load_device",
     "load_programs",
     "load_workload",
+    "scaled_dot_product_attention",
     "simulate",
     "simulate_workload",
 ]

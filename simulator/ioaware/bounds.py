@@ -38,22 +38,54 @@ def compulsory(problem: AttentionProblem, direction: str) -> Traffic:
         rows_q, rows_kv = rows_q + n * q_len, rows_kv + n * kv_len
     width, d, dv = problem.itemsize("io"), problem.head_dim, problem.value_dim or 1
     q, kv = problem.heads * width, (problem.kv_heads or 1) * width
-    tensors = {"Q": Moved(q * seen_q * d), "K": Moved(kv * seen_kv * d), "V": Moved(kv * seen_kv * dv)}
-    if problem.padding:
-        tensors["padding"] = Moved(seen_kv * width)
+    tensors = {"Q": Moved(q * seen_q * d), **_cache(problem, seen_kv), **_scores(problem, seen_kv)}
     if direction == "fwd":
         return Traffic({**tensors, "O": Moved(0, q * rows_q * dv)})
     gradients = {"dQ": q * rows_q * d, "dK": kv * rows_kv * d, "dV": kv * rows_kv * dv}
     return Traffic({**tensors, "dO": Moved(q * seen_q * dv), **{n: Moved(0, b) for n, b in gradients.items()}})
 
 
+def _cache(problem: AttentionProblem, seen_kv: int) -> dict[str, Moved]:
+    """Keys and values as they are stored, their scales, and the block table's entries of the pages they fill."""
+    heads, out = problem.kv_heads or 1, {}
+    dims = {"K": problem.head_dim} if problem.shared_kv else {"K": problem.head_dim, "V": problem.value_dim or 1}
+    scales = {"tensor": 1, "head": heads, "token": heads * seen_kv}[problem.kv_scales]
+    for name, columns in dims.items():
+        out[name] = Moved(heads * seen_kv * -(-columns * problem.kv_bits // 8))
+        if problem.kv_dtype:
+            out[f"{name}_scale"] = Moved(scales * problem.itemsize("stat"))
+    if problem.page_size:
+        out["block_table"] = Moved(-(-seen_kv // problem.page_size) * problem.itemsize("index"))
+    return out
+
+
+def _scores(problem: AttentionProblem, seen_kv: int) -> dict[str, Moved]:
+    """What is read to change scores: padding, a number per head for ALiBi and sinks, every visible entry of a bias."""
+    width, per_head = problem.itemsize("io"), Moved(problem.heads * problem.pack * problem.itemsize("stat"))
+    out = {"padding": Moved(seen_kv * width)} if problem.padding else {}
+    if problem.alibi:
+        out["slopes"] = per_head
+    if problem.sink:
+        out["sink"] = per_head
+    if problem.bias:
+        heads, sequences = problem.heads if problem.bias.heads else 1, 1 if problem.bias.batch else problem.batch
+        out["bias"] = Moved(heads * problem.pairs() // problem.heads // sequences * width)
+    return out
+
+
 def memory_words(problem: AttentionProblem, sram_bytes: int) -> int:
     """M: how many words the fast memory holds at most, counted in the narrowest format of the problem; at least 1."""
-    return max(1, sram_bytes // _width(problem))
+    return max(1, 8 * sram_bytes // _width(problem))
 
 
 def _width(problem: AttentionProblem) -> int:
-    return min(problem.itemsize(role) for role in ("io", "score", "accum"))
+    """Bits of the narrowest word."""
+    return min(problem.kv_bits, *(8 * problem.itemsize(role) for role in ("io", "score", "accum")))
+
+
+def _bytes(words: int, problem: AttentionProblem) -> int:
+    """The least bytes of so many words."""
+    return -(-words * _width(problem) // 8)
 
 
 def io_bound_words(pairs: int, work: int, memory: int) -> int:
@@ -83,22 +115,27 @@ def small_memory_words(pairs: int, d: int, memory: int) -> int:
     return (isqrt(squared - 1) + 1 if squared else 0) - pairs - 2 * memory
 
 
-def lower_bound(problem: AttentionProblem, direction: str, sram_bytes: int) -> LowerBound:
-    """The greatest of what is proved and what is compulsory, for one pass.
+def lower_bound(problem: AttentionProblem, direction: str, sram_bytes: int, *, softmax: bool = True) -> LowerBound:
+    """The greatest of what is proved and what is compulsory, for one pass; without `softmax` only the compulsory.
 
     A program's thread blocks run one after another on one SM with the same traffic, so a bound for one fast memory
     holds for the issued bytes of any number of SMs (proofs: Parallel.v).
     """
-    floor, memory, width = compulsory(problem, direction), memory_words(problem, sram_bytes), _width(problem)
+    floor, memory = compulsory(problem, direction), memory_words(problem, sram_bytes)
     d, dv, pairs = problem.head_dim, problem.value_dim or 1, problem.pairs()
-    work = d * (d + dv) if direction == "fwd" else (d + dv) ** 2
-    loads = io_bound_words(pairs, work, memory) * width
-    reads = max(loads, floor.read_bytes)
-    together = {"compulsory": floor.total_bytes, "loads": loads + floor.write_bytes}
+    reads, together = floor.read_bytes, {"compulsory": floor.total_bytes}
+    if not softmax:
+        return LowerBound(reads, floor.total_bytes, "compulsory", "", memory)
+    if not problem.shared_kv:  # in the proofs no word of V is one of K
+        work = d * (d + dv) if direction == "fwd" else (d + dv) ** 2
+        loads = _bytes(io_bound_words(pairs, work, memory), problem)
+        reads = max(loads, reads)
+        together["loads"] = loads + floor.write_bytes
     if direction == "fwd":
+        together["small_memory"] = _bytes(small_memory_words(pairs, d, memory), problem)
+    if direction == "fwd" and not problem.shared_kv:
         work = (d + dv) ** 2 if dv <= d else 4 * d * dv
-        together["traffic"] = io_bound_words(pairs, work, memory) * width
-        together["small_memory"] = small_memory_words(pairs, d, memory) * width
+        together["traffic"] = _bytes(io_bound_words(pairs, work, memory), problem)
     binds = max(together, key=lambda what: together[what])
     return LowerBound(reads, together[binds], binds, theorem(direction, binds, narrow=dv <= d), memory)
 

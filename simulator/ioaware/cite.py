@@ -39,6 +39,32 @@ PAPERS = {
   year={2023},
   howpublished={\\url{https://crfm.stanford.edu/2023/10/12/flashdecoding.html}}
 }""",
+    "flash3": """@inproceedings{shah2024flashattention3,
+  title={{FlashAttention-3}: Fast and Accurate Attention with Asynchrony and Low-precision},
+  author={Shah, Jay and Bikshandi, Ganesh and Zhang, Ying and Thakkar, Vijay and Ramani, Pradeep and Dao, Tri},
+  booktitle={Advances in Neural Information Processing Systems},
+  year={2024},
+  note={arXiv:2407.08608}
+}""",
+    "flash4": """@misc{zadouri2026flashattention4,
+  title={{FlashAttention-4}: Algorithm and Kernel Pipelining Co-Design for Asymmetric Hardware Scaling},
+  author={Zadouri, Ted and others},
+  year={2026},
+  note={arXiv:2603.05451}
+}""",
+    "mla": """@misc{deepseek2024v2,
+  title={{DeepSeek-V2}: A Strong, Economical, and Efficient Mixture-of-Experts Language Model},
+  author={{DeepSeek-AI}},
+  year={2024},
+  note={arXiv:2405.04434}
+}""",
+    "linear": """@inproceedings{katharopoulos2020transformers,
+  title={Transformers are {RNN}s: Fast Autoregressive Transformers with Linear Attention},
+  author={Katharopoulos, Angelos and Vyas, Apoorv and Pappas, Nikolaos and Fleuret, Fran{\\c{c}}ois},
+  booktitle={International Conference on Machine Learning},
+  year={2020},
+  note={arXiv:2006.16236}
+}""",
     "bound": """@inproceedings{saha2024io,
   title={The {I/O} Complexity of Attention, or How Optimal is {FlashAttention}?},
   author={Saha, Barna and Ye, Christopher},

@@ -82,5 +82,6 @@ def cost(launches: list[Launch], problem: AttentionProblem, device: Device) -> C
 
 def missing_rates(problem: AttentionProblem, device: Device) -> list[str]:
     """The device fields that a time would need."""
-    fields = {"dram": "hbm_bytes_per_s", "matmul": "fp32_flop_per_s" if problem.dtype == "fp32" else "fp16_flop_per_s"}
+    matmul = "fp32_flop_per_s" if problem.dtype in ("fp32", "tf32") else "fp16_flop_per_s"
+    fields = {"dram": "hbm_bytes_per_s", "matmul": matmul}
     return [fields[name] for name in NEEDED if rates(problem, device)[name] is None]

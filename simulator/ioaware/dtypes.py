@@ -9,8 +9,10 @@ from .errors import MissingExtra, unknown
 if TYPE_CHECKING:
     import numpy as np
 
-ITEMSIZE = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1, "uint8": 1}
-FLOATS = tuple(name for name in ITEMSIZE if name != "uint8")
+ITEMSIZE = {
+    "fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1, "uint8": 1, "int32": 4,
+}  # fmt: skip
+FLOATS = tuple(name for name in ITEMSIZE if "int" not in name)
 ALIASES = {
     "float64": "fp64", "float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16", "fp8": "fp8_e4m3",
 }  # fmt: skip
@@ -20,15 +22,21 @@ def canonical(name: str, field: str = "dtype") -> str:
     """The one name of a number format; raises InputError with the nearest name."""
     key = ALIASES.get(str(name).lower(), str(name).lower())
     if key not in FLOATS:
-        raise unknown(field, name, FLOATS, f"known: {', '.join(FLOATS)}")
+        raise unknown(field, name, (*FLOATS, *ALIASES), f"known: {', '.join(FLOATS)}")
     return key
 
 
 def numpy_dtype(name: str) -> np.dtype[np.generic]:
-    """The NumPy dtype of a number format; bf16 and fp8 need ml_dtypes (extra `lowp`)."""
+    """The NumPy dtype that stores a number format; bf16 and fp8 need ml_dtypes (extra `lowp`).
+
+    tf32 is stored as fp32: only matrix units round to it.
+    """
     import numpy as np
 
-    plain = {"fp64": np.float64, "fp32": np.float32, "fp16": np.float16, "uint8": np.uint8}
+    plain = {
+        "fp64": np.float64, "fp32": np.float32, "tf32": np.float32, "fp16": np.float16, "uint8": np.uint8,
+        "int32": np.int32,
+    }  # fmt: skip
     if name in plain:
         return np.dtype(plain[name])
     try:

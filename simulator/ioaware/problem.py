@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import isqrt
+from dataclasses import dataclass, field, replace
+from math import inf, isqrt
 from typing import NamedTuple
 
 from .dtypes import ITEMSIZE, canonical
 from .errors import InputError, refuse, unknown
-from .masks import CAUSAL, FULL, Band
+from .kv_cache import BITS, stored
+from .masks import CAUSAL, FULL, Mask
 from .units import LARGEST
 
 MASKS = ("full", "causal", "padding")
 DIRECTIONS = ("fwd", "bwd", "fwd+bwd")
-ROLES = ("io", "score", "accum", "stat", "byte")  # what a tensor holds: tensors and gradients, S and P, ...
+ROLES = ("io", "score", "accum", "stat", "byte", "index")  # what a tensor holds: tensors and gradients, S and P, ...
+KV_SCALES = ("tensor", "head", "token")
+
+
+class Bias(NamedTuple):
+    """An additive bias matrix (q_len x kv_len): whether every query head, and every sequence, has one of its own."""
+
+    heads: bool = True
+    batch: bool = True
 
 
 class Features(NamedTuple):
@@ -23,6 +32,12 @@ class Features(NamedTuple):
     padding: bool = False
     dropout: bool = False
     masked: bool = False  # some query may not see some key, or padding is given
+    softcap: bool = False
+    alibi: bool = False
+    bias: Bias | None = None
+    sink: bool = False
+    paged: bool = False
+    kv_scales: str | None = None  # K and V are stored narrow, with scales per: one of KV_SCALES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +51,24 @@ class AttentionProblem:
     score_dtype  storage of S, P and their gradients where an algorithm stores them; and what the second
                  matrix product of a fused kernel takes as its input. Default: dtype
     accum_dtype  what on-chip arithmetic accumulates in, and fp32 accumulators in HBM (dQ of FlashAttention-2)
-    mask         "full", "causal" (bottom-right aligned), "padding", or a `Band`
+    mask         "full", "causal" (bottom-right aligned), "padding", or a `Mask` (ioaware.masks)
     padding      an additive key-padding vector (batch, kv_len) is given, besides the mask
     dropout      probability of dropping an attention weight
+
+    What is done to scores, in this order; then the mask:
+    softmax_scale  multiplies Q K^T. Default: 1 / sqrt(head_dim)
+    softcap        c tanh(s / c); 0: none
+    alibi          - slope |q + kv_len - q_len - k|, one fp32 slope per query head
+    bias           an additive matrix, see `Bias`
+    sink           a learned logit per query head, in every row's softmax as a key of value 0
+
+    How the keys and values are kept:
+    page_size    in pages of so many keys, found through a block table of 4-byte entries. Default: contiguous
+    kv_dtype     in another format than dtype: fp8_e4m3, fp8_e5m2, int8 or int4
+    kv_scales    with fp32 scales per "tensor", per key/value "head", or per "token" of a head
+    shared_kv    V is the first value_dim columns of K, as in the latent cache of multi-head latent attention
+
+    pack         rows of Q are (query, head of the group) pairs, `pack` heads to a query; see `packed`
 
     Softmax statistics (l, m, L, D) are fp32, as every FlashAttention stores them (fp64 if accum_dtype is).
     Raises InputError: value, rule, nearest legal value.
@@ -54,17 +84,27 @@ class AttentionProblem:
     dtype: str = "fp16"
     score_dtype: str | None = None
     accum_dtype: str = "fp32"
-    mask: Band | str = FULL
+    mask: Mask | str = FULL
     padding: bool = False
     dropout: float = 0.0
     direction: str = "fwd"
+    softmax_scale: float | None = None
+    softcap: float = 0.0
+    alibi: bool = False
+    bias: Bias | None = None
+    sink: bool = False
+    page_size: int | None = None
+    kv_dtype: str | None = None
+    kv_scales: str = "head"
+    shared_kv: bool = False
+    pack: int = 1
     itemsizes: tuple[int, ...] = field(init=False, repr=False, compare=False)  # bytes per element, in order of ROLES
 
     def __post_init__(self) -> None:
         self._put("kv_len", self.q_len if self.kv_len is None else self.kv_len)
         self._put("kv_heads", self.heads if self.kv_heads is None else self.kv_heads)
         self._put("value_dim", self.head_dim if self.value_dim is None else self.value_dim)
-        for name in ("batch", "heads", "kv_heads", "head_dim", "value_dim"):
+        for name in ("batch", "heads", "kv_heads", "head_dim", "value_dim", "pack"):
             check_count(name, getattr(self, name))
         self._check_lengths()
         self._check_heads()
@@ -77,6 +117,8 @@ class AttentionProblem:
             raise refuse("dropout", self.dropout, "a probability in [0, 1)", 0.999 if above else 0.0)
         if self.direction not in DIRECTIONS:
             raise unknown("direction", self.direction, DIRECTIONS, f"known: {', '.join(DIRECTIONS)}")
+        self._check_scores()
+        self._check_cache()
         self._put("itemsizes", tuple(ITEMSIZE[self.number_format(role)] for role in ROLES))
 
     def _put(self, name: str, value: object) -> None:
@@ -106,18 +148,61 @@ class AttentionProblem:
             raise refuse("kv_heads", self.kv_heads, f"must divide heads={self.heads:,}", nearest)
 
     def _check_mask(self) -> None:
-        if isinstance(self.mask, Band):
+        if isinstance(self.mask, Mask):
             return
         if self.mask not in MASKS:
-            raise unknown("mask", self.mask, MASKS, f"known: {', '.join(MASKS)}")
+            raise unknown("mask", self.mask, MASKS, f"known: {', '.join(MASKS)}, or a Mask of ioaware.masks")
         self._put("padding", self.padding or self.mask == "padding")
         self._put("mask", CAUSAL if self.mask == "causal" else FULL)
 
+    def _check_scores(self) -> None:
+        if self.softmax_scale is not None:
+            check_number("softmax_scale", self.softmax_scale, 1 / self.head_dim**0.5)
+        if not isinstance(self.softcap, (int, float)) or not 0 <= self.softcap < inf:
+            raise refuse("softcap", self.softcap, "0 for none, or a positive number", 50.0)
+        self._put("softcap", float(self.softcap))
+        if self.bias is not None and not isinstance(self.bias, Bias):
+            raise InputError(f"bias={self.bias!r}: say what has its own by Bias(heads=True, batch=False)")
+        if self.bias is not None and not self.bias.batch and isinstance(self.q_len, tuple):
+            raise InputError("bias shared over the batch: the sequences have different lengths; give Bias(batch=True)")
+        if self.bias is not None and self.pack > 1:
+            raise InputError(f"pack={self.pack}: a bias matrix has no row per packed head; the nearest legal is 1")
+
+    def _check_cache(self) -> None:
+        if self.page_size is not None:
+            check_count("page_size", self.page_size)
+        if self.kv_dtype is not None:
+            self._put("kv_dtype", stored(self.kv_dtype))
+        if self.kv_scales not in KV_SCALES:
+            raise unknown("kv_scales", self.kv_scales, KV_SCALES, f"known: {', '.join(KV_SCALES)}")
+        if self.shared_kv and self.value_dim > self.head_dim:  # type: ignore[operator]
+            rule = f"with shared_kv V is columns of K, of which there are head_dim={self.head_dim}"
+            raise refuse("value_dim", self.value_dim, rule, self.head_dim)
+        cache = self.page_size is not None or self.kv_dtype is not None or self.shared_kv
+        if cache and "bwd" in self.passes:
+            raise InputError(f"direction={self.direction}: a paged, narrow or latent KV cache has no gradient; use fwd")
+
     @property
-    def band(self) -> Band:
+    def band(self) -> Mask:
         """The mask, as what it is after validation."""
-        assert isinstance(self.mask, Band)
+        assert isinstance(self.mask, Mask)
         return self.mask
+
+    @property
+    def scale(self) -> float:
+        """What Q K^T is multiplied by."""
+        return 1 / self.head_dim**0.5 if self.softmax_scale is None else float(self.softmax_scale)
+
+    def packed(self) -> AttentionProblem:
+        """The problem that a kernel sees which puts the query heads of a group into the rows of one tile (pack-GQA).
+
+        Row r is head r mod group of query r div group, so that a tile of keys is loaded once for all heads of a group.
+        """
+        group = self.group
+        rows = tuple(q * group for q in self.q_len) if isinstance(self.q_len, tuple) else self.q_len * group
+        return replace(
+            self, q_len=rows, heads=self.heads // group, mask=self.band.packed(group), pack=self.pack * group
+        )
 
     @property
     def group(self) -> int:
@@ -157,13 +242,27 @@ class AttentionProblem:
     @property
     def features(self) -> Features:
         """What of the problem changes an algorithm's text."""
-        return Features(self.padding, self.dropout > 0, self.padding or self.band != FULL)
+        return Features(
+            self.padding, self.dropout > 0, self.padding or self.band != FULL, self.softcap > 0, self.alibi, self.bias,
+            self.sink, self.page_size is not None, self.kv_scales if self.kv_dtype else None,
+        )  # fmt: skip
+
+    @property
+    def plain(self) -> bool:
+        """Whether a mask, padding and dropout are all that there is besides softmax(Q K^T / sqrt(head_dim)) V."""
+        return not any(self.features[3:]) and not self.shared_kv and self.pack == 1 and self.softmax_scale is None
 
     def number_format(self, role: str) -> str:
         """The number format of a tensor's role: one of ROLES."""
         if role == "stat":
             return "fp64" if self.accum_dtype == "fp64" else "fp32"
-        return {"io": self.dtype, "score": str(self.score_dtype), "accum": self.accum_dtype, "byte": "uint8"}[role]
+        formats = {"io": self.dtype, "score": str(self.score_dtype), "accum": self.accum_dtype}
+        return {**formats, "byte": "uint8", "index": "int32"}[role]
+
+    @property
+    def kv_bits(self) -> int:
+        """Bits per element of K and V as they are stored."""
+        return BITS[self.kv_dtype] if self.kv_dtype else 8 * self.itemsize("io")
 
     def itemsize(self, role: str) -> int:
         """Bytes per element of a tensor's role."""
@@ -179,6 +278,13 @@ def check_count(name: str, value: object) -> int:
         raise refuse(name, value, "must be at least 1", 1)
     if value > LARGEST:
         raise refuse(name, value, "at most 10^15", LARGEST)
+    return value
+
+
+def check_number(name: str, value: object, usual: float) -> float:
+    """A finite number; raises InputError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -inf < value < inf:
+        raise refuse(name, value, "must be a finite number", usual)
     return value
 
 

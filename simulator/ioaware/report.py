@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from .bounds import LowerBound, Published
 from .cost import Cost
 from .device import NUMBERS, Device
+from .masks import Kinds
+from .model_memory import memory
 from .problem import AttentionProblem
 from .program.recorder import Program
 from .readers.evaluate import TileSizes
@@ -87,6 +89,7 @@ class PassReport:
     fits: bool  # everything that a thread block holds fits into the SRAM
     fits_device: bool | None  # loaded tiles fit into shared memory and the rest into registers; None: sizes unknown
     counted_by: str  # closed form | walked
+    kinds: Kinds  # of the mask's tiles, over all sequences and heads
     lower_bound: LowerBound
     totals: Totals
 
@@ -96,6 +99,7 @@ class PassReport:
             "program": self.program.name,
             "tile_q": self.schedule.tiles.q,
             "tile_kv": self.schedule.tiles.kv,
+            "splits": self.schedule.tiles.splits,
             "tiles_from": self.schedule.origin,
             "binds": self.schedule.binds,
             "fits": self.fits,
@@ -104,6 +108,7 @@ class PassReport:
             "shared_peak_bytes": self.on_chip.loaded,
             "register_peak_bytes": self.on_chip.computed,
             "counted_by": self.counted_by,
+            "mask_tiles": self.kinds._asdict(),
             **self.totals.as_dict(),
             "lower_bound": {**self.lower_bound._asdict(), "ratio": self.totals.ratio},
         }
@@ -191,7 +196,12 @@ class WorkloadReport:
             **header(self.device),
             "problem": phases[0]["problem"] if len(phases) == 1 else None,
             "algorithms": {name: a.as_dict() for name, a in self.algorithms.items()},
-            "workload": {"name": self.workload.name, "title": self.workload.title, "phases": phases},
+            "workload": {
+                "name": self.workload.name,
+                "title": self.workload.title,
+                "phases": phases,
+                "memory": [stage.as_dict() for stage in memory(self)],
+            },
         }
 
 
@@ -209,10 +219,12 @@ def problem_dict(problem: AttentionProblem) -> dict[str, Any]:
     """The JSON form of a problem."""
     names = (
         "batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim", "value_dim", "dtype", "score_dtype", "accum_dtype",
-        "dropout", "direction",
+        "dropout", "direction", "softcap", "alibi", "sink", "page_size", "kv_dtype", "kv_scales", "shared_kv", "pack",
     )  # fmt: skip
     mask = "padding" if problem.padding and str(problem.band) == "full" else str(problem.band)
-    return {**{n: getattr(problem, n) for n in names}, "mask": mask, "padding": problem.padding}
+    bias = problem.bias._asdict() if problem.bias else None
+    more = {"mask": mask, "padding": problem.padding, "softmax_scale": problem.scale, "bias": bias}
+    return {**{n: getattr(problem, n) for n in names}, **more}
 
 
 def _phase_dict(phase: Phase) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from .algorithms import Algorithm
 from .device import Device
 from .errors import InputError, refuse
-from .masks import FULL, Statistics
+from .masks import FULL, Band, Statistics
 from .problem import AttentionProblem
-from .program.recorder import Program
+from .program.recorder import Program, record
 from .readers.algebra import Statistic
 from .readers.count import has_closed_form, total_of, traffic_quantities
 from .readers.evaluate import Evaluator, TileSizes
@@ -43,6 +43,7 @@ class Choice:
     rule: str = "best"
     given: TileSizes | None = None
     gemm: TileSizes | None = None
+    splits: int | None = None  # of the keys, where an algorithm splits them; None: its heuristic
 
     def schedule(self, algorithm: Algorithm, program: Program, problem: AttentionProblem, device: Device) -> Schedule:
         """The tiles of one pass of an algorithm. Raises InputError where given or searched tiles cannot fit."""
@@ -59,6 +60,17 @@ class Choice:
             if shipped is not None:
                 return Schedule(shipped[0], "shipped", shipped[1])
         return best_tiles(program, problem, device.sram_bytes)
+
+    def split(self, schedule: Schedule, problem: AttentionProblem, device: Device) -> Schedule:
+        """The schedule with the keys in as many parts as was asked for, else in FlashAttention-2's number of parts."""
+        q, kv, _ = schedule.tiles
+        parts = self.splits
+        if parts is None:
+            from .splits import num_splits_flash2
+
+            blocks = sum(n * problem.heads * -(-q_len // q) for (q_len, _), n in problem.lengths())
+            parts = num_splits_flash2(blocks, 2 * device.sm_count, -(-problem.longest()[1] // kv))
+        return schedule._replace(tiles=TileSizes(q, kv, parts))
 
     def _library(self, problem: AttentionProblem) -> Schedule:
         if self.gemm:
@@ -141,10 +153,15 @@ def best_tiles(program: Program, problem: AttentionProblem, sram_bytes: int) -> 
     larger tile never moves more; under a band, tiles are skipped that cannot win even if key tiles fitted the band.
     """
     need = _Need(program, problem, sram_bytes)
-    if not need.fits(GRANULE, GRANULE):
+    if not need.fits(GRANULE, need.kv_sizes[0]):
         raise _nothing_fits(program, problem, sram_bytes)
     if not has_closed_form(program):
         return _square_tiles(need)
+    if program.features.paged:  # the block table moves little, and its closed form has no order to prune by
+        program = record(program.function, program.features._replace(paged=False))
+        problem = replace(problem, page_size=None)
+    if not isinstance(problem.band, Band):
+        return _powers_of_two(program, problem, need)
     cost = _Cost(program, problem)
     best: tuple[int, int] | None = None
     tiles = TileSizes(GRANULE, GRANULE)
@@ -176,12 +193,29 @@ def _nothing_fits(program: Program, problem: AttentionProblem, sram_bytes: int) 
     )
 
 
+def _powers_of_two(program: Program, problem: AttentionProblem, need: _Need) -> Schedule:
+    """Where a mask's sums are no closed form: of the powers of two, each query tile with the longest key tile."""
+    cost, found = _Cost(program, problem), []
+    for q, kv in need.frontier():
+        if q & (q - 1) == 0:
+            longest = max((s for s in need.kv_sizes if s <= kv and s & (s - 1) == 0), default=kv)
+            found.append((cost.exact(q, longest), -q * longest, TileSizes(q, longest)))
+    if not found:
+        return _square_tiles(need)
+    return Schedule(min(found)[2], "powers of two", "of the powers of two, the mask's sums being no closed form")
+
+
 def _square_tiles(need: _Need) -> Schedule:
     """Without a closed form nothing is searched: the largest square power of two that fits."""
     side = GRANULE
     while side < max(need.problem.longest()) and need.fits(2 * side, 2 * side):
         side *= 2
     return Schedule(TileSizes(side, side), "square", "no closed form to search: the largest square tile that fits")
+
+
+def _whole_pages(sizes: tuple[int, ...], page: int) -> tuple[int, ...]:
+    """The key tiles that are whole numbers of pages, or lie in one."""
+    return tuple(s for s in sizes if s % page == 0 or page % s == 0) or (page,)
 
 
 class _Need:
@@ -192,6 +226,8 @@ class _Need:
         self.evaluate = total_bytes(program)
         self.lengths = [length for length, _ in problem.lengths()]
         self.q_sizes, self.kv_sizes = (tile_sizes(length) for length in problem.longest())
+        if problem.page_size:
+            self.kv_sizes = _whole_pages(self.kv_sizes, problem.page_size)
 
     def bytes(self, q: int, kv: int) -> int:
         """The high-water mark."""
@@ -235,7 +271,7 @@ class _Need:
             need = self.bytes(larger, tiles.kv) if name == "tile_q" else self.bytes(tiles.q, larger)
             if need > self.sram_bytes:
                 return f"SRAM: {name}={larger} would hold {need:,} B of {self.sram_bytes:,} B"
-        if tiles == (self.q_sizes[-1], self.kv_sizes[-1]):
+        if tiles[:2] == (self.q_sizes[-1], self.kv_sizes[-1]):
             return "the sequence: one tile holds it"
         return "the mask or the sequence: a larger tile moves as much or more"
 
@@ -261,13 +297,16 @@ class _Cost:
         """
         if not self.prunable:
             return 0
-        band, total = self.problem.band, 0
+        total = 0
         for length, n in self.problem.lengths():
-            pairs, cols = band.pairs(*length), band.statistics(*length, q, 1).tiles
-            rows = -(-pairs // kv)
-            least = Statistics(max(-(-cols // kv), -(-rows // q)), rows, cols, pairs)
-            total += self.evaluate(self.problem, length, n, TileSizes(q, kv), lambda *_, s=least: s)[0]
+            total += self.evaluate(self.problem, length, n, TileSizes(q, kv), self._least)[0]
         return total
+
+    def _least(self, q_len: int, kv_len: int, tile_q: int, tile_kv: int) -> Statistics:
+        band = self.problem.band
+        pairs, cols = band.pairs(q_len, kv_len), band.statistics(q_len, kv_len, tile_q, 1).tiles
+        rows = -(-pairs // tile_kv)
+        return Statistics(max(-(-cols // tile_kv), -(-rows // tile_q)), rows, cols, pairs)
 
 
 @lru_cache

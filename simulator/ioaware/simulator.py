@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,13 +14,16 @@ from .cost import cost
 from .device import Device, load
 from .errors import InputError, unknown
 from .hierarchy import launches, levels
-from .problem import AttentionProblem
+from .masks import Kinds, tile_kinds
+from .problem import AttentionProblem, check_count
 from .program.recorder import record
 from .readers.count import has_closed_form
+from .readers.evaluate import TileSizes
+from .readers.legal import check_legal
 from .readers.onchip import on_chip
 from .report import AlgorithmReport, PassReport, Report, Totals, WorkloadReport, workload_report
 from .schedule import Choice, parse_tiles
-from .units import parse_bytes
+from .units import parse_bytes, parse_count
 
 if TYPE_CHECKING:
     from .workload import Workload
@@ -35,6 +39,8 @@ def simulate(
     *,
     tiles: str = "best",
     gemm_tiles: str | None = None,
+    splits: str | int | None = None,
+    pack_gqa: bool = False,
     sram: str | int | None = None,
     settings: Mapping[str, str | int | float] | None = None,
 ) -> Report:
@@ -44,11 +50,14 @@ def simulate(
     algorithms  names, Algorithm records, or program functions of your own
     tiles       best, paper, shipped, or tile_q x tile_kv like "128x64"
     gemm_tiles  tiles of the library matrix products of naive attention; without, each kernel reads its inputs once
+    splits      into how many parts flash_decoding and mla cut the keys; without, FlashAttention-2's heuristic
+    pack_gqa    the query heads of a group share a tile's rows, so that its keys are loaded once for all of them
 
     Raises InputError, ProgramError.
     """
-    choice, hardware = choose(tiles, gemm_tiles), describe(device, sram, settings)
+    choice, hardware = choose(tiles, gemm_tiles, splits), describe(device, sram, settings)
     found = _distinct(algorithms)
+    problem = problem.packed() if pack_gqa else problem
     _refuse_idle(choice, found)
     reports = {a.name: _algorithm(a, problem, hardware, choice) for a in found}
     return Report(problem, hardware, reports, tuple(published(problem, hardware.sram_bytes)))
@@ -61,26 +70,56 @@ def simulate_workload(
     *,
     tiles: str = "best",
     gemm_tiles: str | None = None,
+    splits: str | int | None = None,
+    pack_gqa: bool = False,
     sram: str | int | None = None,
     settings: Mapping[str, str | int | float] | None = None,
 ) -> WorkloadReport:
-    """The same for every phase of a model's attention, and the sums over all layers and steps."""
+    """The same for every phase of a model's attention, and the sums over all layers and steps.
+
+    The query heads of a group share a tile's rows in decoding, as flash-attention has them; elsewhere with `pack_gqa`.
+    """
     from .workload import load as load_workload
 
     model = load_workload(workload) if isinstance(workload, str) else workload
     hardware, found = describe(device, sram, settings), list(algorithms)
-    phases = tuple(simulate(p.problem, hardware, found, tiles=tiles, gemm_tiles=gemm_tiles) for p in model.phases)
+    phases = tuple(
+        simulate(
+            p.problem, hardware, found, tiles=tiles, gemm_tiles=gemm_tiles, splits=splits,
+            pack_gqa=pack_gqa or p.stage == "decode",
+        )
+        for p in model.phases
+    )  # fmt: skip
     return workload_report(model, phases)
 
 
-def choose(tiles: str, gemm_tiles: str | None) -> Choice:
+def usual(workload: Workload) -> tuple[str, ...]:
+    """The default algorithms for a workload: the usual ones, and those that decode, which can do all of its phases."""
+    names = (*table.DEFAULT, "flash_decoding", "mla") if "decode" in workload.stages else table.DEFAULT
+    return tuple(
+        n for n in names if all(can(n, direction, p.problem) for p in workload.phases for direction in p.problem.passes)
+    )
+
+
+def can(name: str, direction: str, problem: AttentionProblem) -> bool:
+    """Whether an algorithm has the pass, and all that the problem asks for."""
+    try:
+        program = record(table.find(name).text(direction), problem.features)
+        check_legal(program, replace(problem, page_size=None), TileSizes(1, 1))
+    except InputError:
+        return False
+    return True
+
+
+def choose(tiles: str, gemm_tiles: str | None, splits: str | int | None = None) -> Choice:
     """How tile sizes are chosen, from their text."""
     gemm = parse_tiles(gemm_tiles, "gemm-tiles") if gemm_tiles is not None else None
+    parts = check_count("splits", splits) if isinstance(splits, int) else splits and parse_count(splits, "splits")
     if tiles in RULES:
-        return Choice(tiles, None, gemm)
+        return Choice(tiles, None, gemm, parts or None)
     if not any(c.isdigit() for c in tiles):
         raise unknown("tiles rule", tiles, RULES, f"known: {', '.join(RULES)}, or a size like 128x64")
-    return Choice("given", parse_tiles(tiles), gemm)
+    return Choice("given", parse_tiles(tiles), gemm, parts or None)
 
 
 def describe(
@@ -125,6 +164,8 @@ def _refuse_idle(choice: Choice, found: list[Algorithm]) -> None:
         )
     if choice.gemm and not any(a.library_kernels for a in found):
         raise InputError(f"gemm-tiles={choice.gemm}: {names} call no library matrix product; give tiles")
+    if choice.splits and not any(a.unsplit for a in found):
+        raise InputError(f"splits={choice.splits}: {names} split no keys; flash_decoding does")
 
 
 def _algorithm(algorithm: Algorithm, problem: AttentionProblem, device: Device, choice: Choice) -> AlgorithmReport:
@@ -137,9 +178,15 @@ def _pass(
 ) -> PassReport:
     program = record(algorithm.text(direction), problem.features)
     schedule = choice.schedule(algorithm, program, problem, device)
+    if algorithm.unsplit:
+        schedule = choice.split(schedule, problem, device)
+        if schedule.tiles.splits == 1:
+            program = record(algorithm.unsplit, problem.features)
+            schedule = choice.schedule(algorithm, program, problem, device)
+    check_legal(program, problem, schedule.tiles)
     launched = launches(program, problem, schedule.tiles, device)
     traffic = {"compulsory": compulsory(problem, direction), **levels(launched)}
-    bound = lower_bound(problem, direction, device.sram_bytes)
+    bound = lower_bound(problem, direction, device.sram_bytes, softmax=algorithm.softmax)
     held = on_chip(program, problem, schedule.tiles)
     work = [launch.work for launch in launched]
     totals = Totals(
@@ -152,5 +199,11 @@ def _pass(
     )
     return PassReport(
         direction, program, schedule, held, held.total <= device.sram_bytes, device.holds(held.loaded, held.computed),
-        "closed form" if has_closed_form(program) else "walked", bound, totals,
+        "closed form" if has_closed_form(program) else "walked", _kinds(problem, schedule.tiles), bound, totals,
     )  # fmt: skip
+
+
+def _kinds(problem: AttentionProblem, tiles: TileSizes) -> Kinds:
+    """How many tiles of these sizes the mask leaves whole, cuts, and hides."""
+    parts = [(tile_kinds(problem.band, *length, tiles.q, tiles.kv), n) for length, n in problem.lengths()]
+    return Kinds(*(problem.heads * sum(n * kinds[which] for kinds, n in parts) for which in range(3)))

@@ -77,7 +77,7 @@ class Whole(Atom):
 
 SYMBOLS = {  # the papers' letters, as people see them
     "q_len": "N_q", "kv_len": "N_k", "head_dim": "d", "value_dim": "d_v", "tile_q": "B_r", "tile_kv": "B_c",
-    "batch": "b", "kv_heads": "h", "group": "g",
+    "batch": "b", "kv_heads": "h", "group": "g", "splits": "n_s",
 }  # fmt: skip
 
 Monomial: TypeAlias = tuple[Atom, ...]

@@ -135,7 +135,7 @@ OPTIONS += lines("""
     simulate --set hbm_bytes_per_s=
     simulate --set fp16_flop_per_s=312TFLOP/s --set matmul_flop_per_clock=1
 
-    simulate --alg flash3
+    simulate --alg flash5
     simulate --alg FLASH2
     simulate --alg flash2,naive
     simulate --alg ''
@@ -465,7 +465,6 @@ def test_a_program_file(command, files, tmp_path, snapshot):
 # A program that computes something else fails its verification: exit code 1, and no number is printed.
 VERIFIED = {
     **{why: ("", text) for why, text in WRONG.items()},
-    "the key padding ignored": ("--mask padding", FLASH2),
     "the causal mask ignored": ("--causal", edited(("p.mask(p.scale * (q @ k.T), i, j)", "p.scale * (q @ k.T)"))),
     "dropout ignored": ("--dropout 0.1", edited(("p.drop(e, h, g, i, j)", "e"))),
 }
@@ -474,6 +473,14 @@ VERIFIED = {
 @pytest.mark.parametrize(("options", "text"), VERIFIED.values(), ids=VERIFIED)
 def test_a_wrong_program(options, text, tmp_path, snapshot):
     assert refused(tmp_path, f"simulate --program mine.py {options}", {"mine.py": text}, code=1) == snapshot
+
+
+LEFT_OUT = ["--mask padding", "--softcap 50", "--alibi", "--bias full", "--sinks", "--page-size 16", "--kv-dtype int8"]
+
+
+@pytest.mark.parametrize("options", LEFT_OUT)
+def test_a_program_without_what_its_problem_has(options, tmp_path, snapshot):
+    assert refused(tmp_path, f"simulate --program mine.py {options}", {"mine.py": FLASH2}) == snapshot
 
 
 # ------------------------------------------------------------------------------------------------ the advice
@@ -515,6 +522,7 @@ ADVISED += lines("""
     simulate --workload pi0 --tiles 128x128
 """)
 ADVISED.remove("simulate --device absent.toml")  # which file was meant is not known
+ADVISED.remove("simulate --mask window")  # nor how long a window is
 
 
 def advised(folder, command):

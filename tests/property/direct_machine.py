@@ -5,6 +5,7 @@ is one array per sequence, the element mask is the definition, and bytes are cou
 """
 
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,14 @@ AXES = {
     **dict.fromkeys(("L", "l", "m"), (*HEADS, "q_len", "one")),
     **dict.fromkeys(("P", "P_dropped", "keep"), (*HEADS, "q_len", "kv_len")),
     "padding": ("kv_len", "one"),
+    **dict.fromkeys(("slopes", "sink"), (*HEADS, "one", "one")),
+    "bias": (*HEADS, "q_len", "kv_len"),
 }
-ROLES = {**dict.fromkeys(("L", "l", "m"), "stat"), **dict.fromkeys(("P", "P_dropped"), "score"), "keep": "byte"}
+ROLES = {
+    **dict.fromkeys(("L", "l", "m", "slopes", "sink"), "stat"),
+    **dict.fromkeys(("P", "P_dropped"), "score"),
+    "keep": "byte",
+}
 
 
 class Tile:
@@ -32,6 +39,16 @@ class Tile:
     @property
     def rows(self):
         return slice(self.start, self.stop) if isinstance(self.walk, tuple) else self.start
+
+
+class Walk(NamedTuple):
+    """An axis, or a tile of it again, in tiles of `step` rows, which may depend on the sequence."""
+
+    span: object
+    step: object
+
+    def rows(self, sequence):
+        return self.step(sequence) if callable(self.step) else self.step
 
 
 class Tensor:
@@ -60,6 +77,9 @@ class Value:
     @property
     def T(self):
         return Value(self.program, self.a.T)
+
+    def columns(self, axis):
+        return Value(self.program, self.a[:, : self.program.length(axis, 0)])
 
     def __add__(self, other):
         return self.program.map("add", self, other)
@@ -101,6 +121,7 @@ def divide(a, b):
 ARITHMETIC = {
     "add": np.add, "sub": subtract, "mul": np.multiply, "div": divide,
     "exp": np.exp, "log": np.log, "maximum": np.maximum, "rowmax": np.max, "rowsum": np.sum,
+    "lazy_maximum": lambda m, new: np.where(new > m + 8 * np.log(2), new, m),
 }  # fmt: skip
 
 
@@ -110,11 +131,13 @@ class Machine:
     batch, kv_heads, group, q, kv = "batch", *HEADS, "q_len", "kv_len"
     head_dim, value_dim, one = "head_dim", "value_dim", "one"
 
-    def __init__(self, problem, tiles):
+    def __init__(self, problem, tiles, inputs):
         self.problem, self.sequence, self.moved = problem, 0, Counter()
+        self.inputs, self.extra, self.frames, self.read_once = inputs, {}, [], {}
         self.on_chip, self.turning = {}, False  # the last piece of each tensor that a back-and-forth loop has loaded
         self.masked, self.scale = problem.features.masked, 1 / np.sqrt(problem.head_dim)
-        self.q_tiles, self.kv_tiles = ("q_len", tiles.q), ("kv_len", tiles.kv)
+        self.modified = self.masked or problem.softcap or problem.alibi or problem.bias
+        self.q_tiles, self.kv_tiles, self.parts = Walk("q_len", tiles.q), Walk("kv_len", tiles.kv), tiles.splits
         self.sees = [self._mask(q_len, kv_len) for q_len, kv_len in problem.sequences]
         self.starts = np.cumsum([(0, 0), *problem.sequences], axis=0)
 
@@ -126,7 +149,7 @@ class Machine:
     def length(self, axis, sequence):
         """How long an axis is; an axis of `one_per` has a slot per tile."""
         if isinstance(axis, tuple):
-            return -(-self.length(axis[0], sequence) // axis[1])
+            return -(-self.length(axis[0], sequence) // axis.rows(sequence))
         p = self.problem
         lengths = dict(zip(("q_len", "kv_len"), p.sequences[sequence], strict=True))
         sizes = {"batch": len(p.sequences), "kv_heads": p.kv_heads, "group": p.group, "one": 1}
@@ -194,14 +217,58 @@ class Machine:
         start = {"initial": -np.inf} if kind == "rowmax" else {}
         return Value(self, ARITHMETIC[kind](x.a, axis=-1, keepdims=True, **start))
 
-    def mask(self, s, i, j, bias=None):
-        biased = s if bias is None else s + bias
-        return Value(self, np.where(self.sees[self.sequence][i.rows, position(j)], biased.a, -np.inf))
+    def mask(self, s, i, j):
+        return Value(self, np.where(self.sees[self.sequence][i.rows, position(j)], s.a, -np.inf))
+
+    def once(self, name, *where):
+        """A piece of an input, read where its last index becomes known, and kept while that place lasts."""
+        place = next(frame for frame in self.frames if set(where) <= set(frame))
+        key = name, id(place)
+        if key not in self.read_once or self.read_once[key][0] is not place:
+            if name not in self.extra:
+                self.extra[name] = self.tensor(name, AXES[name], ROLES.get(name, "io"), self.inputs[name])
+            self.read_once[key] = place, self.load(self.extra[name][where])
+        return self.read_once[key][1]
+
+    def score_mod(self, x, h, g, i, j):
+        p = self.problem
+        if p.softcap:
+            x = Value(self, p.softcap * np.tanh(x.a / p.softcap))
+        if p.alibi:
+            q_len, kv_len = p.sequences[self.sequence]
+            apart = np.abs(np.add.outer(np.arange(q_len) + kv_len - q_len, -np.arange(kv_len)))
+            x = x - self.once("slopes", h, g) * apart[i.rows, j.rows]
+        if p.bias:
+            x = x + self.once("bias", h, g, i, j)
+        if p.padding:
+            x = x + self.once("padding", j).T
+        return self.mask(x, i, j)
+
+    def score_grad(self, ds, x):
+        c = self.problem.softcap
+        return Value(self, ds.a / np.cosh(x.a / c) ** 2) if c else ds
+
+    def row_state(self, h, g, i):
+        if not self.problem.sink:
+            return self.full((i, 1), -np.inf), self.zeros(i, 1)
+        return self.zeros(i, 1) + self.once("sink", h, g), self.full((i, 1), 1)
+
+    @property
+    def splits(self):
+        return Walk("kv_len", self.split_rows)
+
+    def split_rows(self, sequence):
+        """Whole key tiles, as many to a split as to the others."""
+        tiles = -(-self.length("kv_len", sequence) // self.kv_tiles.step)
+        return -(-tiles // self.parts) * self.kv_tiles.step
+
+    def cached(self, *pieces):
+        return self.load(*pieces)
 
     def keep(self, h, g, i, j):
         q, kv = (np.arange(*self.starts[[self.sequence, self.sequence + 1], side]) for side in (0, 1))
         head = h.start * self.problem.group + g.start
-        return Value(self, keep_mask(head, q, kv, self.problem.dropout)[i.rows, position(j)])
+        return Value(self, keep_mask(self.problem, head, q, kv)[i.rows, position(j)])
 
     def kept(self, x, keep):
         return x * keep / (1 - self.problem.dropout)
@@ -212,7 +279,7 @@ class Machine:
     # Loops
 
     def tiles(self, span, step):
-        return span, step
+        return Walk(span, step)
 
     def one_per(self, tiles):
         return tiles
@@ -223,25 +290,41 @@ class Machine:
                 self.sequence = n if walk == "batch" else self.sequence
                 yield Tile(n, n + 1, n, walk)
             return
-        span, step = walk
+        span, step = walk.span, walk.rows(self.sequence)
         start, stop = (span.start, span.stop) if isinstance(span, Tile) else (0, self.length(span, self.sequence))
         for n, first in enumerate(range(start, stop, step)):
             yield Tile(first, min(first + step, stop), n, walk)
 
     def loop(self, *walks):
+        for tiles in self.nest(*walks):
+            known = self.frames[-1] if self.frames else ()
+            self.frames.append([*known, *(tiles if isinstance(tiles, tuple) else (tiles,))])
+            yield tiles
+            self.frames.pop()
+
+    def nest(self, *walks):
         if len(walks) == 1:
             yield from self.iterations(walks[0])
             return
         for outer in self.iterations(walks[0]):
-            for inner in self.loop(*walks[1:]):
+            for inner in self.nest(*walks[1:]):
                 yield (outer, *inner) if isinstance(inner, tuple) else (outer, inner)
 
     def kernel(self, _, *walks):
         return self.loop(*walks)
 
     def visible(self, tiles, other):
+        yield from self.framed(self.seen_tiles(tiles, other))
+
+    def framed(self, tiles):
+        for tile in tiles:
+            self.frames.append([*self.frames[-1], tile])
+            yield tile
+            self.frames.pop()
+
+    def seen_tiles(self, tiles, other):
         for tile in self.iterations(tiles):
-            q, kv = (other, tile) if tiles[0] == "kv_len" else (tile, other)
+            q, kv = (tile, other) if tiles[0] == "q_len" else (other, tile)
             if self.sees[self.sequence][q.rows, kv.rows].any():
                 yield tile
 
@@ -249,24 +332,24 @@ class Machine:
         (number,) = other.number
         if number == 0:
             self.on_chip = {}
-        forwards = list(self.visible(tiles, other))
-        for tile in reversed(forwards) if number % 2 else forwards:
+        forwards = list(self.seen_tiles(tiles, other))
+        for tile in self.framed(reversed(forwards) if number % 2 else forwards):
             self.turning = True
             yield tile
             self.turning = False
 
     def seen(self, tiles, i):
-        spans = [(tile.start, tile.stop) for tile in self.visible(tiles, i)]
+        spans = [(tile.start, tile.stop) for tile in self.seen_tiles(tiles, i)]
         return (slice(spans[0][0], spans[-1][1]) if spans else slice(0, 0),)
 
 
-FEATURE = {"padding": "padding", "keep": "dropout", "P_dropped": "dropout"}  # these tensors exist only with it
+FEATURE = {"keep": "dropout", "P_dropped": "dropout"}  # these tensors exist only with it
 FORWARD, BACKWARD = ("O", "L", "l", "m", "P", "P_dropped", "keep"), ("dQ", "dK", "dV")
 
 
 def run(text, problem, tiles, inputs):
     """(outputs, one array per sequence, NaN where nothing was stored; bytes by tensor and kind) of a text."""
-    machine = Machine(problem, tiles)
+    machine = Machine(problem, tiles, inputs)
     names = text.__code__.co_varnames[1 : text.__code__.co_argcount]
     outputs, tensors = BACKWARD if "dO" in names else FORWARD, {}
     for name in names:

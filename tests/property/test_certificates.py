@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ioaware import reference
-from ioaware.algorithms import ALGORITHMS
 from ioaware.masks import Band
 from ioaware.problem import AttentionProblem
 from ioaware.program import record
@@ -16,9 +15,9 @@ from ioaware_proofs.certificate import bounds
 from tests.checkers import compiled
 from tests.coq import needs_coq
 from tests.machine import complete, play
-from tests.strategies import EXACT, bands
+from tests.strategies import EXACT, GENERAL, bands
 
-TEXTS = {a.forward.__name__: a.forward for a in ALGORITHMS}
+TEXTS = {a.forward.__name__: a.forward for a in GENERAL}
 WIDTH = 8  # bytes of an fp64 number
 SAMPLES = {
     "full": {"q_len": 4, "head_dim": 2},
@@ -42,7 +41,7 @@ def small_problems(draw):
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 @settings(max_examples=20)
-@given(problem=small_problems(), tiles=st.builds(TileSizes, st.integers(1, 4), st.integers(1, 4)))
+@given(problem=small_problems(), tiles=st.builds(TileSizes, st.integers(1, 4), st.integers(1, 4), st.integers(1, 3)))
 def test_a_trace_is_a_legal_run_of_what_was_counted(text, problem, tiles):
     program = record(text, problem.features)
     made = trace(program, problem, tiles)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ioaware.masks import CAUSAL, FULL, Band
 from ioaware.problem import AttentionProblem
+from ioaware.program.loops import Tiles
 from ioaware.program.nodes import Op
 from ioaware.readers.algebra import accesses, exponentials, flops, nodes
 from ioaware.readers.coq import QUANTITIES, definition
@@ -46,19 +47,31 @@ def walk_counts(program, problem, tiles):
 
 def seen_tiles(program, problem, tiles):
     """Which key tiles each query tile sees, by the element mask, as a Coq function."""
-    elements = Walk(program, problem, tiles).sees(np.arange(problem.q_len), np.arange(problem.kv_len))
+    walk = Walk(program, problem, tiles)
+    elements = walk.sees(np.arange(problem.q_len), np.arange(problem.kv_len))
+    step_q, step_kv = (steps(program, walk, tiles)[axis] for axis in ("q_len", "kv_len"))
     rows = []
-    for q in range(0, problem.q_len, tiles.q):
-        seen = [elements[q : q + tiles.q, kv : kv + tiles.kv].any() for kv in range(0, problem.kv_len, tiles.kv)]
+    for q in range(0, problem.q_len, step_q):
+        seen = [elements[q : q + step_q, kv : kv + step_kv].any() for kv in range(0, problem.kv_len, step_kv)]
         rows.append(f"[{'; '.join('true' if tile else 'false' for tile in seen)}]")
     return f"(fun i j => nth j (nth i [{'; '.join(rows)}] []) false)"
+
+
+def steps(program, walk, tiles):
+    """Rows of the tiles that see each other: some programs walk pairs of the schedule's."""
+    found = {"q_len": tiles.q, "kv_len": tiles.kv}
+    for _, loops in nodes(program.body):
+        for over in (loop.index.over for loop in loops):
+            if isinstance(over, Tiles) and over.seen_by is not None:
+                found |= {t.axis.name: walk.number(t.step) for t in (over, over.seen_by.over)}
+    return found
 
 
 def query(name, program, problem, tiles, quantities):
     """The Coq command that counts these quantities of a program, with numbers for its sizes."""
     sizes = (
         problem.batch, problem.kv_heads, problem.group, problem.q_len, problem.kv_len, problem.head_dim,
-        problem.value_dim, *tiles,
+        problem.value_dim, tiles.q, tiles.kv,
     )  # fmt: skip
     nest = f"({name} {' '.join(map(str, sizes))} {seen_tiles(program, problem, tiles)})"
     counts = "; ".join(f"N.of_nat (count (only ({quantity})) {nest})" for quantity in quantities)

@@ -9,21 +9,20 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import ioaware as io
-from ioaware.algorithms import ALGORITHMS
 from ioaware.bounds import compulsory, lower_bound
 from ioaware.masks import CAUSAL, FULL
 from ioaware.program import record
 from ioaware.readers.count import count
 from ioaware.schedule import best_tiles
-from tests.strategies import problems, tiles
+from tests.strategies import GENERAL, problems, tiles
 
 TEXTS = {
     f"{a.name}-{direction}": (text, direction)
-    for a in ALGORITHMS
+    for a in GENERAL
     for text, direction in ((a.forward, "fwd"), (a.backward, "bwd"))
     if text
 }
-TILED = [a for a in ALGORITHMS if not a.library_kernels]
+TILED = [a for a in GENERAL if not a.library_kernels]
 each_text = pytest.mark.parametrize(("text", "direction"), TEXTS.values(), ids=TEXTS)
 sram = st.integers(8 * 1024, 1024 * 1024)
 
@@ -55,7 +54,7 @@ def test_issued_is_at_least_the_lower_bound(algorithm, problem, sram_bytes):
 def test_real_sizes_stay_above_the_proved_bound(n, head_dim, sram_kb, mask):
     """Where the bound has teeth: long sequences. Library kernels too: they move more than any schedule that fits."""
     problem = io.AttentionProblem(q_len=n, head_dim=head_dim, mask=mask)
-    report = io.simulate(problem, algorithms=[a.name for a in ALGORITHMS], sram=f"{sram_kb}KB")
+    report = io.simulate(problem, algorithms=[a.name for a in GENERAL], sram=f"{sram_kb}KB")
     for a in report.algorithms.values():
         assert a.totals.ratio >= 1, a.name
 

@@ -20,7 +20,7 @@ BANDS = {str(band): band for band in MASKS}
 
 def sees(mask, query, key):
     """The masks of the table, written out."""
-    return {"full": True, "causal": key <= query, "band(2,0)": query - 2 <= key <= query}[mask]
+    return {"full": True, "causal": key <= query, "window:2,0": query - 2 <= key <= query}[mask]
 
 
 def pairs(row):

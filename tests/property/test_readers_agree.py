@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ioaware import reference
-from ioaware.algorithms import ALGORITHMS
 from ioaware.masks import FULL
 from ioaware.program import record
 from ioaware.readers.count import count, traffic_quantities
@@ -18,9 +17,9 @@ from ioaware.readers.execute import execute
 from ioaware.readers.onchip import on_chip
 from ioaware.readers.walk import walked
 from ioaware.traffic import Moved, Traffic
-from tests.strategies import EXACT, problems, tiles
+from tests.strategies import EXACT, GENERAL, problems, tiles
 
-TEXTS = {f.__name__: f for a in ALGORITHMS for f in (a.forward, a.backward) if f}
+TEXTS = {f.__name__: f for a in GENERAL for f in (a.forward, a.backward) if f}
 
 
 def expected_and_inputs(problem, seed):
@@ -100,7 +99,7 @@ def forward_bound(problem, expected, inputs, sizes):
     return (relative + keys * SMALLEST[problem.score_dtype]) * np.abs(inputs["V"].astype(float)).max()
 
 
-@pytest.mark.parametrize("text", [a.forward for a in ALGORITHMS], ids=[a.name for a in ALGORITHMS])
+@pytest.mark.parametrize("text", [a.forward for a in GENERAL], ids=[a.name for a in GENERAL])
 @settings(max_examples=40)
 @given(
     problem=problems(dropout=0.0, longest=40),

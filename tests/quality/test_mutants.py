@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 
-from ioaware import bounds, masks, schedule
+from ioaware import bounds, schedule
 from ioaware.algorithms.eager import eager
 from ioaware.algorithms.flash1 import flash1
 from ioaware.algorithms.flash2 import flash2, flash2_backward
@@ -26,7 +26,6 @@ from ioaware.readers.evaluate import TileSizes
 from ioaware.readers.walk import Walk
 from ioaware.sizes import size
 from tests.property.test_direct_machine import check_machines
-from tests.property.test_masks import check_statistics
 from tests.property.test_readers_agree import test_values_counts_and_ledger_agree
 from tests.strategies import EXACT
 from tests.unit.test_bounds import check_bound, packed
@@ -199,76 +198,6 @@ def test_the_papers_count_refutes_other_traffic(text):
         check_paper(text)
 
 
-# Mask statistics
-
-
-@pytest.fixture
-def cold_masks():
-    """Statistics are cached: a mutant must neither read nor leave any."""
-    masks._band.cache_clear()
-    yield
-    masks._band.cache_clear()
-
-
-RIGHT = {"staircase": masks._staircase, "floor_sum": masks._floor_sum}
-
-
-def one_early(n, a, b, m, full, top):
-    return RIGHT["staircase"](n, a, b - 1, m, full, top)
-
-
-def one_late(n, a, b, m, full, top):
-    return RIGHT["staircase"](n, a, b + 1, m, full, top)
-
-
-def never_full(n, a, b, m, full, top):
-    return RIGHT["staircase"](n, a, b, m, full + m, top)
-
-
-def forgets_the_ragged_end(n, a, b, m, full, top):
-    return RIGHT["staircase"](n, a, b, m, full, top)[0], 0
-
-
-def below_zero(n, a, b, m, full, top):
-    """Without the clamp: tiles before the first key are counted as negative."""
-    at_top = min(max(-(-(full - b) // a), 0), n)
-    return sum((a * i + b) // m for i in range(at_top)) + (n - at_top) * top, n - at_top
-
-
-def wrong_in_long_runs(n, m, a, b):
-    """Right for up to three tiles in a row, which is all that short sequences have."""
-    return RIGHT["floor_sum"](n, m, a, b) + (n > 3)
-
-
-def drops_the_offset(n, m, a, b):
-    return RIGHT["floor_sum"](n, m, a, b % m if b >= 2 * m else b)
-
-
-MASKS = [
-    (band, q_len, kv_len, tile_q, tile_kv)
-    for band in (CAUSAL, Band(5, 0), Band(2, 7), Band(left=3))
-    for q_len, kv_len in ((40, 40), (17, 40), (40, 17))
-    for tile_q, tile_kv in ((1, 1), (3, 5), (8, 8), (7, 2), (50, 50))
-]
-
-
-def test_statistics_are_right(cold_masks):
-    assert not catches(check_statistics, MASKS)
-
-
-@pytest.mark.parametrize(
-    ("name", "mutant"),
-    [
-        *(("_staircase", f) for f in (one_early, one_late, never_full, forgets_the_ragged_end, below_zero)),
-        *(("_floor_sum", f) for f in (wrong_in_long_runs, drops_the_offset)),
-    ],
-    ids=lambda x: getattr(x, "__name__", x),
-)
-def test_brute_force_refutes_a_wrong_staircase(name, mutant, monkeypatch, cold_masks):
-    monkeypatch.setattr(masks, name, mutant)
-    assert catches(check_statistics, MASKS)
-
-
 # Counting
 
 
@@ -324,8 +253,8 @@ def books_no_second_load(self, node, kind, x):
         RIGHT_MOVE(self, node, kind, x)
 
 
-def decides_by_position_in_the_tile(head, q, kv, dropout):
-    return RIGHT_KEEP(head, q - q[:1], kv, dropout)
+def decides_by_position_in_the_tile(problem, head, q, kv):
+    return RIGHT_KEEP(problem, head, q - q[:1], kv)
 
 
 RIGHT_TILES, RIGHT_MOVE, RIGHT_KEEP = Walk.tiles, execute.Machine._move, execute.keep_mask

@@ -23,6 +23,7 @@ from ioaware.problem import DIRECTIONS
 from ioaware.report import LEVELS
 from tests.messages.command import call, environment, inside, spawn, written
 from tests.messages.programs import FLASH2
+from tests.strategies import GENERAL
 
 NAMES = [a.name for a in ALGORITHMS]
 
@@ -154,7 +155,7 @@ def test_key_padding_and_a_causal_mask(tmp_path):
     assert "padding" in found["algorithms"]["flash2"]["levels"]["issued"]["tensors"]
 
 
-PASSES = [(a.name, direction) for a in ALGORITHMS for direction in DIRECTIONS if a.backward or direction == "fwd"]
+PASSES = [(a.name, direction) for a in GENERAL for direction in DIRECTIONS if a.backward or direction == "fwd"]
 
 
 @pytest.mark.parametrize(("name", "direction"), PASSES, ids=map("-".join, PASSES))
@@ -226,7 +227,7 @@ def test_every_workload_is_simulated(name, tmp_path):
 
 
 def test_a_workload_takes_what_it_leaves_open(tmp_path):
-    found = parsed(tmp_path, "simulate", "--workload", "gpt2", "--batch", "3", "--dtype", "bf16")
+    found = parsed(tmp_path, "simulate", "--workload", "gpt2", "--phase", "prefill", "--batch", "3", "--dtype", "bf16")
     assert (found["problem"]["batch"], found["problem"]["dtype"]) == (3, "bf16")
 
 
@@ -416,7 +417,7 @@ LISTED = {
     "devices": device.names(),
     "algorithms": NAMES,
     "workloads": workload.names(),
-    "dtypes": ["fp64", "fp32", "fp16", "bf16", "fp8_e4m3", "fp8_e5m2"],
+    "dtypes": ["fp64", "fp32", "tf32", "fp16", "bf16", "fp8_e4m3", "fp8_e5m2"],
 }
 
 
@@ -443,7 +444,7 @@ def test_list_says_what_is_unknown(tmp_path):
 def test_list_shows_the_phases_of_a_workload(tmp_path):
     out = printed(tmp_path, "list", "workloads", "pi0")
     assert "action: 18 layers x 10 of N_q=51 N_k=867" in out
-    assert out.count("source: Physical-Intelligence/openpi") == 3
+    assert out.count("source: Physical-Intelligence/openpi") == 4
 
 
 def test_cite_names_the_papers_of_the_default_algorithms(tmp_path):

@@ -193,7 +193,7 @@ def test_tiles_are_those_the_loops_use():
         ({"dropout": 0.1}, "dropout=0.1: .* is 0.0"),
         ({"padding": True}, "padding=True: .* is False"),
         ({"q_len": (3, 5), "kv_len": 5}, r"q_len=\(3, 5\): .* is 5"),
-        ({"mask": Band(3, 0)}, r"mask=band\(3,0\): .* is causal"),
+        ({"mask": Band(3, 0)}, r"mask=window:3,0: .* is causal"),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )

@@ -20,8 +20,8 @@ STANDARD = {
 
 
 def test_the_table_of_formats_is_the_table_of_standards():
-    assert set(dtypes.FLOATS) == set(STANDARD)
-    assert set(dtypes.ITEMSIZE) == {*STANDARD, "uint8"}
+    assert set(dtypes.FLOATS) == {*STANDARD, "tf32"}
+    assert set(dtypes.ITEMSIZE) == {*STANDARD, "tf32", "uint8", "int32"}
 
 
 @pytest.mark.parametrize("name", dtypes.ITEMSIZE)
@@ -38,6 +38,10 @@ def test_a_format_resolves_and_spans_what_its_standard_says(name, standard):
     assert float(scalar(greatest)) == greatest
 
 
+def test_tf32_is_stored_as_fp32():
+    assert dtypes.numpy_dtype("tf32") == np.float32
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
@@ -47,6 +51,7 @@ def test_a_format_resolves_and_spans_what_its_standard_says(name, standard):
         ("FP16", "fp16"),
         ("BFloat16", "bf16"),
         ("float32", "fp32"),
+        ("TF32", "tf32"),
         ("float64", "fp64"),
         ("fp8", "fp8_e4m3"),
         ("fp8_e5m2", "fp8_e5m2"),
@@ -56,7 +61,9 @@ def test_names(typed, meant):
     assert dtypes.canonical(typed) == meant
 
 
-@pytest.mark.parametrize(("typed", "nearest"), [("fp17", "fp16"), ("bf61", "bf16"), ("fp8_e4m", "fp8_e4m3")])
+@pytest.mark.parametrize(
+    ("typed", "nearest"), [("fp17", "fp16"), ("tf23", "tf32"), ("bf61", "bf16"), ("fp8_e4m", "fp8_e4m3")]
+)
 def test_an_unknown_name_gets_the_nearest_one(typed, nearest):
     with pytest.raises(InputError) as error:
         dtypes.canonical(typed, "score_dtype")
@@ -78,7 +85,7 @@ def test_without_ml_dtypes_the_message_installs_it(name, monkeypatch):
         dtypes.numpy_dtype(name)
 
 
-@pytest.mark.parametrize("name", ["fp64", "fp32", "fp16", "uint8"])
+@pytest.mark.parametrize("name", ["fp64", "fp32", "tf32", "fp16", "uint8"])
 def test_plain_formats_need_numpy_only(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     assert isinstance(dtypes.numpy_dtype(name), np.dtype)

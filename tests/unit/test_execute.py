@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from ioaware import reference
-from ioaware.algorithms import ALGORITHMS, find
+from ioaware.algorithms import find
 from ioaware.algorithms.flash2 import flash2
 from ioaware.algorithms.naive import naive
 from ioaware.dropout import keep_mask
@@ -19,9 +19,9 @@ from ioaware.problem import AttentionProblem
 from ioaware.program import record
 from ioaware.readers.evaluate import TileSizes
 from ioaware.readers.execute import execute
-from tests.strategies import EXACT, problems, tiles
+from tests.strategies import EXACT, GENERAL, problems, tiles
 
-FORWARD = {a.forward.__name__: a.forward for a in ALGORITHMS}
+FORWARD = {a.forward.__name__: a.forward for a in GENERAL}
 each_forward = pytest.mark.parametrize("text", FORWARD.values(), ids=FORWARD)
 TILES = TileSizes(8, 12)
 
@@ -65,8 +65,8 @@ def test_masked_scores_are_stored_without_an_infinity():
     assert tensors["P"].astype(float)[0, 0, 0].tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("dtype", STORED_BITS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: a.name)
+@pytest.mark.parametrize("dtype", [*STORED_BITS, "tf32"])
+@pytest.mark.parametrize("algorithm", GENERAL, ids=lambda a: a.name)
 def test_tensors_are_of_the_declared_formats(algorithm, dtype):
     problem = AttentionProblem(q_len=9, head_dim=4, dtype=dtype, score_dtype="bf16", dropout=0.2)
     inputs = reference.random_inputs(problem)
@@ -91,6 +91,37 @@ def test_the_matrix_units_take_scores_in_their_format():
     problem, inputs = two_keys(-0.1, dtype="fp32", score_dtype="fp8_e5m2")
     got = run(flash2, problem, inputs, TileSizes(1, 2))["O"]
     assert got.item() == pytest.approx(0.875 / (1 + np.exp(-0.1)), rel=1e-6)
+
+
+def to_tf32(x):
+    """By integers: the last 13 bits are rounded off, half of a step upwards."""
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    return ((bits + np.uint32(1 << 12)) >> 13 << 13).view(np.float32)
+
+
+@each_forward
+@pytest.mark.parametrize("more", [{}, {"mask": "causal", "dropout": 0.2}], ids=str)
+def test_tf32_is_fp32_whose_matrix_units_round_every_input(text, more):
+    """Bit for bit what fp32 storage gives of Q, K and V that were rounded before."""
+    tf32 = AttentionProblem(q_len=40, kv_len=50, head_dim=16, heads=2, dtype="tf32", **more)
+    inputs = reference.random_inputs(tf32)
+    before = inputs | {name: to_tf32(inputs[name]) for name in "QKV"}
+    fp32 = dataclasses.replace(tf32, dtype="fp32")
+    got, unrounded = run(text, tf32, inputs)["O"], run(text, dataclasses.replace(fp32, score_dtype="fp32"), inputs)["O"]
+    assert got.tobytes() == run(text, fp32, before)["O"].tobytes()
+    assert got.tobytes() != run(text, dataclasses.replace(fp32, score_dtype="fp32"), before)["O"].tobytes()
+    assert 2.0**-11 / 3 < np.abs(got - unrounded).max() / np.abs(unrounded).max() < 10 * 2.0**-11
+
+
+def test_scores_and_outputs_of_tf32_products_are_stored_in_fp32():
+    """1 + 2^-12 is 1 in tf32, and 1 + 2^-11 is 1 + 2^-10; their product is not rounded."""
+    problem, inputs = two_keys(1 + 2.0**-11, dtype="tf32")
+    inputs["Q"] = inputs["Q"] + 2.0**-11
+    inputs["V"] = inputs["V"] * (1 + 2.0**-12)
+    tensors = run(naive, problem, inputs, TileSizes(1, 2))
+    assert tensors["S"].ravel().tolist() == [0.0, (1 + 2.0**-10) ** 2]
+    assert tensors["V"].ravel()[1] == 1 + 2.0**-12
+    assert tensors["O"].item() == to_tf32(tensors["P"])[0, 0, 0, 1] != tensors["P"][0, 0, 0, 1]
 
 
 def test_stored_scores_are_rounded():
@@ -204,13 +235,14 @@ def test_the_stored_mask_is_the_generators():
     problem = AttentionProblem(q_len=20, kv_len=30, heads=3, head_dim=2, dropout=0.4, **EXACT)
     kept = run(find("eager").forward, problem, reference.random_inputs(problem))["keep"]
     for head in range(3):
-        np.testing.assert_array_equal(kept[head, 0], keep_mask(head, np.arange(20), np.arange(30), 0.4))
+        np.testing.assert_array_equal(kept[head, 0], keep_mask(problem, head, np.arange(20), np.arange(30)))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1, 0.5, 0.9])
 def test_the_mask_keeps_what_it_should(dropout):
     """200,000 draws: the share kept is 1 - p within five standard deviations, in every head, row and column alike."""
-    mask = np.stack([keep_mask(head, np.arange(400), np.arange(500), dropout) for head in range(3)])
+    problem = AttentionProblem(q_len=1, dropout=dropout)
+    mask = np.stack([keep_mask(problem, head, np.arange(400), np.arange(500)) for head in range(3)])
     deviation = np.sqrt(dropout * (1 - dropout))
     assert set(np.unique(mask)) <= {0.0, 1.0}
     for axes, draws in (((1, 2), 200_000), ((0, 2), 1500), ((0, 1), 1200)):
@@ -218,8 +250,9 @@ def test_the_mask_keeps_what_it_should(dropout):
 
 
 def test_masks_of_heads_and_rows_are_unrelated():
-    masks = [keep_mask(head, np.arange(300), np.arange(300), 0.5).ravel() for head in range(2)]
-    rows = keep_mask(0, np.arange(301), np.arange(300), 0.5)
+    problem = AttentionProblem(q_len=1, dropout=0.5)
+    masks = [keep_mask(problem, head, np.arange(300), np.arange(300)).ravel() for head in range(2)]
+    rows = keep_mask(problem, 0, np.arange(301), np.arange(300))
     for a, b in (masks, (rows[:-1].ravel(), rows[1:].ravel()), (rows[:300].ravel(), rows[:300].T.ravel())):
         assert abs(np.corrcoef(a, b)[0, 1]) < 5 / 300
 
@@ -244,7 +277,7 @@ SMALL = AttentionProblem(
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("algorithm", [a for a in ALGORITHMS if a.backward], ids=lambda a: a.name)
+@pytest.mark.parametrize("algorithm", [a for a in GENERAL if a.backward], ids=lambda a: a.name)
 def test_gradients_are_the_differences_of_the_forward_program(algorithm, dropout):
     """Along random directions: (f(x + e u) - f(x - e u)) / 2 e = <grad, u>, for the loss <O, dO>."""
     problem = dataclasses.replace(SMALL, dropout=dropout)

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ioaware import device
-from ioaware.algorithms import ALGORITHMS
 from ioaware.algorithms.flash2 import flash2
 from ioaware.algorithms.naive import naive
 from ioaware.bounds import compulsory
@@ -20,9 +19,9 @@ from ioaware.readers.count import Work, count
 from ioaware.readers.evaluate import TileSizes
 from ioaware.readers.footprint import footprint
 from ioaware.traffic import Moved, Traffic
-from tests.strategies import problems, tiles
+from tests.strategies import GENERAL, problems, tiles
 
-TEXTS = {f.__name__: f for a in ALGORITHMS for f in (a.forward, a.backward) if f}
+TEXTS = {f.__name__: f for a in GENERAL for f in (a.forward, a.backward) if f}
 each_text = pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 
 
@@ -206,6 +205,7 @@ def test_an_engine_of_unknown_rate_is_left_out():
         ({"fp16_flop_per_s": None}, "fp16", ["fp16_flop_per_s"]),
         ({"fp16_flop_per_s": None, "hbm_bytes_per_s": None}, "bf16", ["hbm_bytes_per_s", "fp16_flop_per_s"]),
         ({}, "fp32", ["fp32_flop_per_s"]),
+        ({}, "tf32", ["fp32_flop_per_s"]),
     ],
 )
 def test_without_a_needed_rate_there_is_no_time(unknown, dtype, missing):

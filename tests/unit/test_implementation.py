@@ -245,7 +245,7 @@ REFUSED = {
     "head_dim and mask": ({"head_dim": 257, "mask": "causal"}, "head_dim=257: {} is built for at most 256; the nearest"
                           " legal value is 256"),
     **{mask: (shape, f"mask={mask}: {{}} has only full; the nearest legal value is full") for mask, shape in {
-        "causal": {"mask": "causal"}, "band(2,0)": {"mask": Band(left=2, right=0)},
+        "causal": {"mask": "causal"}, "window:2,0": {"mask": Band(left=2, right=0)},
         "full with key padding": {"padding": True}, "full with dropout": {"dropout": 0.5},
         "full with key padding with dropout": {"dropout": 0.5, "padding": True},
     }.items()},

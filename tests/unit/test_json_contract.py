@@ -17,14 +17,27 @@ TOP = {"schema", "version", "device", "problem", "algorithms"}
 PROBLEM = {  # key: type
     **dict.fromkeys(("batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim", "value_dim"), int),
     **dict.fromkeys(("dtype", "score_dtype", "accum_dtype", "direction", "mask"), str),
-    "dropout": float,
-    "padding": bool,
+    **dict.fromkeys(("dropout", "softcap", "softmax_scale"), float),
+    **dict.fromkeys(("padding", "alibi", "sink", "shared_kv"), bool),
+    **dict.fromkeys(("bias", "page_size", "kv_dtype"), type(None)),  # where none is asked for
+    "kv_scales": str,
+    "pack": int,
 }
 TOTALS = {"flops", "exps", "levels", "lower_bound", "time_s", "bound_by"}
 ALGORITHM = {"tile_q", "tile_kv", "fits", "sram_peak_bytes", *TOTALS}
 PASS = {
     *ALGORITHM,
-    *("program", "tiles_from", "binds", "fits_device", "shared_peak_bytes", "register_peak_bytes", "counted_by"),
+    *(
+        "program",
+        "splits",
+        "tiles_from",
+        "binds",
+        "fits_device",
+        "shared_peak_bytes",
+        "register_peak_bytes",
+        "counted_by",
+        "mask_tiles",
+    ),
 }
 ENGINES = {"dram", "l2", "sram", "matmul", "exp"}
 BARE = 'name = "bare"\nsm_count = 4\nsram_bytes = "64KB"\nhbm_bytes = "1GB"\n'
@@ -268,7 +281,7 @@ def test_a_report_of_lengths_per_sequence(tmp_path):
 
 def test_a_mask_of_a_band_is_named():
     report = io.simulate(io.AttentionProblem(q_len=64, mask=io.Band(left=8, right=0)), algorithms=["flash2"])
-    assert report.as_dict()["problem"]["mask"] == "band(8,0)"
+    assert report.as_dict()["problem"]["mask"] == "window:8,0"
 
 
 # ------------------------------------------------------------------------------------------------ workloads
@@ -276,7 +289,7 @@ def test_a_mask_of_a_band_is_named():
 def test_a_workload(options, tmp_path):
     found = parsed(tmp_path, f"--workload {options} --alg naive --alg flash2")
     assert set(found) == {*TOP, "workload"}
-    assert set(found["workload"]) == {"name", "title", "phases"}
+    assert set(found["workload"]) == {"name", "title", "phases", "memory"}
     phases = found["workload"]["phases"]
     assert found["problem"] == (phases[0]["problem"] if len(phases) == 1 else None)
     for phase in phases:
@@ -303,7 +316,7 @@ def test_a_workload_is_the_python_api(tmp_path):
 
 def test_a_phase_is_its_problem_alone(tmp_path):
     """What a workload says of a phase is what the command line says of the phase's problem."""
-    (phase,) = parsed(tmp_path, "--workload gpt2 --alg flash2")["workload"]["phases"]
+    (phase,) = parsed(tmp_path, "--workload gpt2 --phase prefill --alg flash2")["workload"]["phases"]
     p = phase["problem"]
     alone = parsed(tmp_path, f"--N {p['q_len']} --heads {p['heads']} --d {p['head_dim']} --causal --alg flash2")
     assert (phase["problem"], phase["algorithms"]) == (alone["problem"], alone["algorithms"])

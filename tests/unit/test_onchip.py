@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ioaware.algorithms import ALGORITHMS
 from ioaware.algorithms.flash2 import flash2
 from ioaware.problem import AttentionProblem
 from ioaware.program import exp, record, rowsum
 from ioaware.readers.evaluate import TileSizes
 from ioaware.readers.onchip import ledger, on_chip
-from tests.strategies import problems, tiles
+from tests.strategies import GENERAL, problems, tiles
 
-TEXTS = {f.__name__: f for a in ALGORITHMS for f in (a.forward, a.backward) if f}
+TEXTS = {f.__name__: f for a in GENERAL for f in (a.forward, a.backward) if f}
 each_text = pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 
 D, DV, BR, BC = 5, 7, 3, 4

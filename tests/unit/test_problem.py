@@ -7,7 +7,7 @@ import pytest
 
 from ioaware.errors import InputError
 from ioaware.masks import CAUSAL, FULL, Band
-from ioaware.problem import ROLES, AttentionProblem, Features
+from ioaware.problem import ROLES, AttentionProblem, Bias, Features
 
 
 def refusal(**arguments):
@@ -185,6 +185,11 @@ def test_groups(heads, kv_heads, group):
         ({"padding": True}, Features(padding=True, masked=True)),
         ({"dropout": 0.1}, Features(dropout=True)),
         ({"dropout": 0.1, "mask": "causal", "padding": True}, Features(True, True, True)),
+        ({"softcap": 50.0, "alibi": True}, Features(softcap=True, alibi=True)),
+        ({"bias": Bias(heads=False), "sink": True}, Features(bias=Bias(False, True), sink=True)),
+        ({"page_size": 16, "kv_dtype": "int8"}, Features(paged=True, kv_scales="head")),
+        ({"kv_dtype": "fp8", "kv_scales": "token"}, Features(kv_scales="token")),
+        ({"kv_scales": "token", "shared_kv": True, "softmax_scale": 2.0}, Features()),
     ],
     ids=str,
 )
@@ -202,15 +207,15 @@ def test_masks_by_name():
 
 
 @pytest.mark.parametrize(
-    ("formats", "bytes_"),  # in the order of ROLES: io, score, accum, stat, byte
+    ("formats", "bytes_"),  # in the order of ROLES: io, score, accum, stat, byte, index
     [
-        ({}, (2, 2, 4, 4, 1)),
-        ({"dtype": "fp8"}, (1, 1, 4, 4, 1)),
-        ({"dtype": "fp8", "score_dtype": "bf16"}, (1, 2, 4, 4, 1)),
-        ({"dtype": "fp32"}, (4, 4, 4, 4, 1)),
-        ({"dtype": "fp16", "score_dtype": "fp32"}, (2, 4, 4, 4, 1)),
-        ({"dtype": "fp64", "accum_dtype": "fp64"}, (8, 8, 8, 8, 1)),
-        ({"dtype": "bf16", "accum_dtype": "bf16"}, (2, 2, 2, 4, 1)),  # statistics stay fp32
+        ({}, (2, 2, 4, 4, 1, 4)),
+        ({"dtype": "fp8"}, (1, 1, 4, 4, 1, 4)),
+        ({"dtype": "fp8", "score_dtype": "bf16"}, (1, 2, 4, 4, 1, 4)),
+        ({"dtype": "fp32"}, (4, 4, 4, 4, 1, 4)),
+        ({"dtype": "fp16", "score_dtype": "fp32"}, (2, 4, 4, 4, 1, 4)),
+        ({"dtype": "fp64", "accum_dtype": "fp64"}, (8, 8, 8, 8, 1, 4)),
+        ({"dtype": "bf16", "accum_dtype": "bf16"}, (2, 2, 2, 4, 1, 4)),  # statistics stay fp32
     ],
     ids=str,
 )

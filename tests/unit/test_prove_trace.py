@@ -86,9 +86,10 @@ def test_what_was_certified_before_a_refusal_is_shown(monkeypatch):
     [
         ((), "--trace needs a small problem"),
         (("--N", "4", "--tiles", "2"), "--tiles=2"),
-        (("--N", "4", "--alg", "flash3"), "nearest is 'flash"),
+        (("--N", "4", "--alg", "flash5"), "nearest is 'flash"),
         (("--N", "4", "--direction", "bwd"), "traces are of forward passes"),
         (("--N", "4", "--mask", "padding"), "an additive mask is no word of the machine"),
+        (("--N", "4", "--alibi"), "a score that is changed by more than a mask is no word"),
         (("--N", "8192"), "more than 1,000,000 operations"),
     ],
 )

@@ -65,7 +65,7 @@ def prepare(
     _check(problem, inputs)
     q_len, kv_len = problem.sequences[0]
     asked = tiles or default_tiles(problem)
-    for side, size in zip(("tile_q", "tile_kv"), asked, strict=True):
+    for side, size in zip(("tile_q", "tile_kv"), asked[:2], strict=True):
         check_count(side, size)
     used = TileSizes(min(asked.q, q_len), min(asked.kv, kv_len))
     work = shared_out(problem, q_len, used.q, get_num_threads())
@@ -107,7 +107,7 @@ def _check(problem: AttentionProblem, inputs: Mapping[str, Array]) -> None:
     """Raises InputError for what the kernels do not compute, and for inputs that are not the problem's."""
     legal = {
         "dtype": "fp32", "score_dtype": "fp32", "accum_dtype": "fp32", "value_dim": problem.head_dim,
-        "direction": "fwd", "dropout": 0.0, "padding": False, "q_len": problem.longest()[0],
+        "direction": "fwd", "dropout": 0.0, "padding": False, "q_len": problem.longest()[0], "plain": True,
     }  # fmt: skip
     for name, value in legal.items():
         if getattr(problem, name) != value:

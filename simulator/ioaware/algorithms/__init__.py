@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..errors import InputError, unknown
-from . import eager, flash1, flash2, fused_softmax, memory_efficient, naive, serpentine, split_kv
+from . import (
+    eager,
+    flash1,
+    flash2,
+    flash4,
+    flash_decoding,
+    fused_softmax,
+    linear,
+    memory_efficient,
+    naive,
+    serpentine,
+    split_kv,
+)
 
 
 @dataclass(frozen=True)
@@ -19,6 +31,8 @@ class Algorithm:
     backward: Callable[..., None] | None
     papers: tuple[str, ...] = ()  # keys of cite.PAPERS
     library_kernels: bool = False  # whole-matrix kernels of a library: no tile of ours fits them into SRAM
+    unsplit: Callable[..., None] | None = None  # the forward text that runs instead where the keys are not split
+    softmax: bool = True  # computes softmax attention; otherwise something else, linear attention
 
     def text(self, direction: str) -> Callable[..., None]:
         """The function of a pass, `fwd` or `bwd`."""
@@ -69,8 +83,32 @@ ALGORITHMS = (
         serpentine.flash2_serpentine, None, papers=("flash2",),
     ),
     Algorithm(
-        "split_kv", "Flash-Decoding: one thread block per key tile, partial results combined; forward only",
+        "flash3", "FlashAttention-3: the program of flash2, other tiles; what overlaps: ioaware pipeline flash3",
+        flash2.flash2, flash2.flash2_backward, papers=("flash3",),
+    ),
+    Algorithm(
+        "flash4", "FlashAttention-4: two query tiles to a block, lazy rescaling; backward by pairs of CTAs",
+        flash4.flash4, flash4.flash4_backward, papers=("flash4",),
+    ),
+    Algorithm(
+        "flash_decoding", "Flash-Decoding: keys split among blocks (--splits), partial results combined; forward only",
+        flash_decoding.flash_decoding, None, papers=("flash_decoding",), unsplit=flash2.flash2,
+    ),
+    Algorithm(
+        "mla", "latent attention, absorbed: one cached row is key and value, read once, split; forward only",
+        flash_decoding.mla, None, papers=("mla",), unsplit=flash_decoding.mla_unsplit,
+    ),
+    Algorithm(
+        "split_kv", "one thread block per key tile for all queries, partial results combined; forward only",
         split_kv.split_kv, None, papers=("flash_decoding",),
+    ),
+    Algorithm(
+        "linear_recurrent", "linear attention token by token, its state in HBM; not softmax attention; forward only",
+        linear.linear_recurrent, None, papers=("linear",), softmax=False,
+    ),
+    Algorithm(
+        "linear_chunkwise", "linear attention in chunks, its state on chip; not softmax attention; forward only",
+        linear.linear_chunkwise, None, papers=("linear",), softmax=False,
     ),
 )  # fmt: skip
 DEFAULT = ("naive", "flash1", "flash2")

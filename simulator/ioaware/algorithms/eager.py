@@ -1,9 +1,9 @@
 """Eager PyTorch: one kernel per operator, every intermediate through HBM.
 
 The scale is folded into the matrix product; an additive mask, softmax, and dropout with a stored byte mask are separate
-kernels, each there only if the problem has it. With a padding mask and dropout, forward and backward, this is the
-18.0 N^2 fp16 passes of FlashAttention's Figure 2: forward 1 (S) + 2 (mask) + 2 (softmax) + 2.5 (dropout) + 1 (PV),
-backward 1 (dV) + 1 (dP) + 2.5 (dropout) + 3 (softmax) + 2 (dQ, dK).
+kernels, each there only if the problem has it; soft cap, ALiBi and bias are part of the mask kernel. With a padding
+mask and dropout, forward and backward, this is the 18.0 N^2 fp16 passes of FlashAttention's Figure 2: forward 1 (S)
++ 2 (mask) + 2 (softmax) + 2.5 (dropout) + 1 (PV), backward 1 (dV) + 1 (dP) + 2.5 (dropout) + 3 (softmax) + 2 (dQ, dK).
 
 No tile is skipped under a causal mask: PyTorch's operators compute whole matrices. A causal mask is added from indices,
 like `masked_fill` with a broadcast mask; reading a stored N x N mask would be one more pass.
@@ -16,21 +16,18 @@ from typing import Any
 from ..program import Recorder, exp, rowmax, rowsum
 
 
-def eager(
-    p: Recorder, Q: Any, K: Any, V: Any, O: Any, P: Any, padding: Any = None, P_dropped: Any = None, keep: Any = None
-) -> None:
+def eager(p: Recorder, Q: Any, K: Any, V: Any, O: Any, P: Any, P_dropped: Any = None, keep: Any = None) -> None:
     heads = p.batch, p.kv_heads, p.group
     S = p.scratch("S", p.kv_heads, p.group, p.q, p.kv, dtype="score")
     for b, h, g, i, j in p.kernel("S = QK^T", *heads, p.q_tiles, p.kv_tiles):
         q, k = p.load(Q[h, g, i], K[h, j])
         p.store(S[h, g, i, j], p.scale * (q @ k.T))
     masked = S
-    if p.masked:
+    if p.modified:
         masked = p.scratch("S_masked", p.kv_heads, p.group, p.q, p.kv, dtype="score")
         for b, h, g, i, j in p.kernel("mask", *heads, p.q_tiles, p.kv_tiles):
             s = p.load(S[h, g, i, j])
-            bias = p.load(padding[j]).T if padding else None
-            p.store(masked[h, g, i, j], p.mask(s, i, j, bias))
+            p.store(masked[h, g, i, j], p.score_mod(s, h, g, i, j))
     for b, h, g, i in p.kernel("P = softmax S", *heads, p.tiles(p.q, 1)):
         s = p.load(masked[h, g, i, :])
         e = exp(s - rowmax(s))

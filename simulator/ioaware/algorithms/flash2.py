@@ -6,20 +6,18 @@ written once and only L = m + log l is saved for the backward pass.
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 from ..program import Recorder, exp, log, maximum, rowmax, rowsum
 
 
-def flash2(p: Recorder, Q: Any, K: Any, V: Any, O: Any, L: Any, padding: Any = None) -> None:
+def flash2(p: Recorder, Q: Any, K: Any, V: Any, O: Any, L: Any) -> None:
     for b, h, g, i in p.kernel("flash2", p.batch, p.kv_heads, p.group, p.q_tiles):
         q = p.load(Q[h, g, i])
-        m, l, acc = p.full((i, 1), -inf), p.zeros(i, 1), p.zeros(i, p.value_dim)
+        (m, l), acc = p.row_state(h, g, i), p.zeros(i, p.value_dim)
         for j in p.visible(p.kv_tiles, i):
-            k, v = p.load(K[h, j], V[h, j])
-            bias = p.load(padding[j]).T if padding else None
-            s = p.mask(p.scale * (q @ k.T), i, j, bias)
+            k, v = p.cached(K[h, j], V[h, j])
+            s = p.score_mod(p.scale * (q @ k.T), h, g, i, j)
             m_new = maximum(m, rowmax(s))
             e = exp(s - m_new)
             alpha = exp(m - m_new)  # line 10 prints its inverse
@@ -31,39 +29,45 @@ def flash2(p: Recorder, Q: Any, K: Any, V: Any, O: Any, L: Any, padding: Any = N
         p.store(L[h, g, i], m + log(l))
 
 
-def flash2_backward(
-    p: Recorder, Q: Any, K: Any, V: Any, O: Any, dO: Any, L: Any, dQ: Any, dK: Any, dV: Any, padding: Any = None
-) -> None:
+def flash2_backward(p: Recorder, Q: Any, K: Any, V: Any, O: Any, dO: Any, L: Any, dQ: Any, dK: Any, dV: Any) -> None:
     """Algorithm 2: one thread block per key tile; dQ is accumulated in fp32 with atomic adds."""
-    D = p.scratch("D", p.kv_heads, p.group, p.q, p.one, dtype="stat")
-    dQ_sum = p.scratch("dQ_sum", p.kv_heads, p.group, p.q, p.head_dim)
-
-    for b, h, g, i in p.kernel("preprocess", p.batch, p.kv_heads, p.group, p.q_tiles):
-        o, do = p.load(O[h, g, i], dO[h, g, i])
-        p.store(D[h, g, i], rowsum(o * do))
-        p.store(dQ_sum[h, g, i], p.zeros(i, p.head_dim))
-
+    D, dQ_sum = preprocessed(p, O, dO)
     for b, h, j in p.kernel("main", p.batch, p.kv_heads, p.kv_tiles):
         k, v = p.load(K[h, j], V[h, j])
-        bias = p.load(padding[j]).T if padding else None
         dk, dv = p.zeros(j, p.head_dim), p.zeros(j, p.value_dim)
         for g in p.loop(p.group):
             for i in p.visible(p.q_tiles, j):
                 q, do, lse, delta = p.load(Q[h, g, i], dO[h, g, i], L[h, g, i], D[h, g, i])
-                e = exp(p.mask(p.scale * (q @ k.T), i, j, bias) - lse)
+                x = p.scale * (q @ k.T)
+                e = exp(p.score_mod(x, h, g, i, j) - lse)
                 dv += p.drop(e, h, g, i, j).T @ do
-                ds = e * (p.drop(do @ v.T, h, g, i, j) - delta)
+                ds = p.score_grad(e * (p.drop(do @ v.T, h, g, i, j) - delta), x)
                 p.add(dQ_sum[h, g, i], ds @ k)
                 dk += ds.T @ q
         p.store(dK[h, j], p.scale * dk)
         p.store(dV[h, j], dv)
+    dq_converted(p, dQ_sum, dQ)
 
+
+def preprocessed(p: Recorder, O: Any, dO: Any) -> tuple[Any, Any]:
+    """D, the row sums of O dO, and the fp32 sum of dQ, zero."""
+    D = p.scratch("D", p.kv_heads, p.group, p.q, p.one, dtype="stat")
+    dQ_sum = p.scratch("dQ_sum", p.kv_heads, p.group, p.q, p.head_dim)
+    for b, h, g, i in p.kernel("preprocess", p.batch, p.kv_heads, p.group, p.q_tiles):
+        o, do = p.load(O[h, g, i], dO[h, g, i])
+        p.store(D[h, g, i], rowsum(o * do))
+        p.store(dQ_sum[h, g, i], p.zeros(i, p.head_dim))
+    return D, dQ_sum
+
+
+def dq_converted(p: Recorder, dQ_sum: Any, dQ: Any) -> None:
+    """The sum of dQ, scaled, in its own format."""
     for b, h, g, i in p.kernel("convert", p.batch, p.kv_heads, p.group, p.q_tiles):
         p.store(dQ[h, g, i], p.scale * p.load(dQ_sum[h, g, i]))
 
 
 def flash2_backward_two_kernels(
-    p: Recorder, Q: Any, K: Any, V: Any, O: Any, dO: Any, L: Any, dQ: Any, dK: Any, dV: Any, padding: Any = None
+    p: Recorder, Q: Any, K: Any, V: Any, O: Any, dO: Any, L: Any, dQ: Any, dK: Any, dV: Any
 ) -> None:
     """Without atomics: one kernel owns dK and dV, another owns dQ; the scores are computed twice."""
     D = p.scratch("D", p.kv_heads, p.group, p.q, p.one, dtype="stat")
@@ -74,14 +78,14 @@ def flash2_backward_two_kernels(
 
     for b, h, j in p.kernel("dK, dV", p.batch, p.kv_heads, p.kv_tiles):
         k, v = p.load(K[h, j], V[h, j])
-        bias = p.load(padding[j]).T if padding else None
         dk, dv = p.zeros(j, p.head_dim), p.zeros(j, p.value_dim)
         for g in p.loop(p.group):
             for i in p.visible(p.q_tiles, j):
                 q, do, lse, delta = p.load(Q[h, g, i], dO[h, g, i], L[h, g, i], D[h, g, i])
-                e = exp(p.mask(p.scale * (q @ k.T), i, j, bias) - lse)
+                x = p.scale * (q @ k.T)
+                e = exp(p.score_mod(x, h, g, i, j) - lse)
                 dv += p.drop(e, h, g, i, j).T @ do
-                ds = e * (p.drop(do @ v.T, h, g, i, j) - delta)
+                ds = p.score_grad(e * (p.drop(do @ v.T, h, g, i, j) - delta), x)
                 dk += ds.T @ q
         p.store(dK[h, j], p.scale * dk)
         p.store(dV[h, j], dv)
@@ -91,8 +95,8 @@ def flash2_backward_two_kernels(
         dq = p.zeros(i, p.head_dim)
         for j in p.visible(p.kv_tiles, i):
             k, v = p.load(K[h, j], V[h, j])
-            bias = p.load(padding[j]).T if padding else None
-            e = exp(p.mask(p.scale * (q @ k.T), i, j, bias) - lse)
-            ds = e * (p.drop(do @ v.T, h, g, i, j) - delta)
+            x = p.scale * (q @ k.T)
+            e = exp(p.score_mod(x, h, g, i, j) - lse)
+            ds = p.score_grad(e * (p.drop(do @ v.T, h, g, i, j) - delta), x)
             dq += ds @ k
         p.store(dQ[h, g, i], p.scale * dq)

@@ -14,8 +14,8 @@ from ..program import Recorder, exp, maximum, rowmax, rowsum
 from .naive import score_gradients, scores, value_gradient, weight_gradient, weighted_values
 
 
-def safe_softmax(p: Recorder, Q: Any, K: Any, V: Any, O: Any, P: Any, padding: Any = None) -> None:
-    S = scores(p, Q, K, padding)
+def safe_softmax(p: Recorder, Q: Any, K: Any, V: Any, O: Any, P: Any) -> None:
+    S = scores(p, Q, K)
     for b, h, g, i in p.kernel("P = softmax S", p.batch, p.kv_heads, p.group, p.q_tiles):
         m, l = p.full((i, 1), -inf), p.zeros(i, 1)
         for j in p.visible(p.kv_tiles, i):
@@ -27,10 +27,10 @@ def safe_softmax(p: Recorder, Q: Any, K: Any, V: Any, O: Any, P: Any, padding: A
     weighted_values(p, P, V, O)
 
 
-def online_softmax(p: Recorder, Q: Any, K: Any, V: Any, O: Any, P: Any, padding: Any = None) -> None:
-    S = scores(p, Q, K, padding)
+def online_softmax(p: Recorder, Q: Any, K: Any, V: Any, O: Any, P: Any) -> None:
+    S = scores(p, Q, K)
     for b, h, g, i in p.kernel("P = softmax S", p.batch, p.kv_heads, p.group, p.q_tiles):
-        m, l = p.full((i, 1), -inf), p.zeros(i, 1)
+        m, l = p.row_state(h, g, i)
         for j in p.visible(p.kv_tiles, i):
             s = p.load(S[h, g, i, j])
             m_new = maximum(m, rowmax(s))

@@ -13,7 +13,7 @@ from typing import Any
 from ..program import Recorder, exp, maximum, rowmax, rowsum
 
 
-def summarize_chunks(p: Recorder, Q: Any, K: Any, V: Any, padding: Any) -> tuple[Any, Any, Any]:
+def summarize_chunks(p: Recorder, Q: Any, K: Any, V: Any) -> tuple[Any, Any, Any]:
     """Per key chunk: unnormalised output, row sum and row maximum, to HBM."""
     partial = (p.one_per(p.kv_tiles), p.kv_heads, p.group, p.q)
     o_part = p.scratch("O_part", *partial, p.value_dim)
@@ -22,9 +22,8 @@ def summarize_chunks(p: Recorder, Q: Any, K: Any, V: Any, padding: Any) -> tuple
     for b, h, g, i in p.kernel("summarize chunks", p.batch, p.kv_heads, p.group, p.q_tiles):
         q = p.load(Q[h, g, i])
         for j in p.visible(p.kv_tiles, i):
-            k, v = p.load(K[h, j], V[h, j])
-            bias = p.load(padding[j]).T if padding else None
-            s = p.mask(p.scale * (q @ k.T), i, j, bias)
+            k, v = p.cached(K[h, j], V[h, j])
+            s = p.score_mod(p.scale * (q @ k.T), h, g, i, j)
             m = rowmax(s)
             e = exp(s - m)
             p.store(m_part[j.number, h, g, i], m)
@@ -33,8 +32,8 @@ def summarize_chunks(p: Recorder, Q: Any, K: Any, V: Any, padding: Any) -> tuple
     return o_part, l_part, m_part
 
 
-def memory_efficient(p: Recorder, Q: Any, K: Any, V: Any, O: Any, padding: Any = None) -> None:
-    o_part, l_part, m_part = summarize_chunks(p, Q, K, V, padding)
+def memory_efficient(p: Recorder, Q: Any, K: Any, V: Any, O: Any) -> None:
+    o_part, l_part, m_part = summarize_chunks(p, Q, K, V)
     for b, h, g, i in p.kernel("combine", p.batch, p.kv_heads, p.group, p.q_tiles):
         m, l, acc = p.full((i, 1), -inf), p.zeros(i, 1), p.zeros(i, p.value_dim)
         for j in p.visible(p.kv_tiles, i):
@@ -46,10 +45,8 @@ def memory_efficient(p: Recorder, Q: Any, K: Any, V: Any, O: Any, padding: Any =
         p.store(O[h, g, i], acc / l)
 
 
-def memory_efficient_backward(
-    p: Recorder, Q: Any, K: Any, V: Any, O: Any, dO: Any, dQ: Any, dK: Any, dV: Any, padding: Any = None
-) -> None:
-    _, l_part, m_part = summarize_chunks(p, Q, K, V, padding)
+def memory_efficient_backward(p: Recorder, Q: Any, K: Any, V: Any, O: Any, dO: Any, dQ: Any, dK: Any, dV: Any) -> None:
+    _, l_part, m_part = summarize_chunks(p, Q, K, V)
     for b, h in p.kernel("gradients", p.batch, p.kv_heads):
         for j in p.loop(p.kv_tiles):
             p.store(dK[h, j], p.zeros(j, p.head_dim))
@@ -64,9 +61,9 @@ def memory_efficient_backward(
                 l += exp(p.load(m_part[j.number, h, g, i]) - m) * p.load(l_part[j.number, h, g, i])
             for j in p.visible(p.kv_tiles, i):
                 k, v, dk, dv = p.load(K[h, j], V[h, j], dK[h, j], dV[h, j])
-                bias = p.load(padding[j]).T if padding else None
-                e = exp(p.mask(p.scale * (q @ k.T), i, j, bias) - m) / l
-                ds = p.scale * (e * (p.drop(do @ v.T, h, g, i, j) - delta))
+                x = p.scale * (q @ k.T)
+                e = exp(p.score_mod(x, h, g, i, j) - m) / l
+                ds = p.scale * p.score_grad(e * (p.drop(do @ v.T, h, g, i, j) - delta), x)
                 p.store(dV[h, j], dv + p.drop(e, h, g, i, j).T @ do)
                 p.store(dK[h, j], dk + ds.T @ q)
                 dq += ds @ k

@@ -12,8 +12,8 @@ from typing import Any
 from ..program import Recorder, exp, rowmax, rowsum
 
 
-def naive(p: Recorder, Q: Any, K: Any, V: Any, O: Any, P: Any, padding: Any = None) -> None:
-    S = scores(p, Q, K, padding)
+def naive(p: Recorder, Q: Any, K: Any, V: Any, O: Any, P: Any) -> None:
+    S = scores(p, Q, K)
     for b, h, g, i in p.kernel("P = softmax S", p.batch, p.kv_heads, p.group, p.q_tiles):
         for r in p.loop(p.tiles(i, 1)):
             row = p.seen(p.kv_tiles, i)
@@ -37,13 +37,12 @@ def naive_backward(p: Recorder, Q: Any, K: Any, V: Any, P: Any, dO: Any, dQ: Any
 
 
 # ------------------------------------------------------------------------ the matrix products of standard attention
-def scores(p: Recorder, Q: Any, K: Any, padding: Any) -> Any:
+def scores(p: Recorder, Q: Any, K: Any) -> Any:
     S = p.scratch("S", p.kv_heads, p.group, p.q, p.kv, dtype="score")
     for b, h, g, i in p.kernel("S = QK^T", p.batch, p.kv_heads, p.group, p.q_tiles):
         for j in p.visible(p.kv_tiles, i):
             q, k = p.load(Q[h, g, i], K[h, j])
-            bias = p.load(padding[j]).T if padding else None
-            p.store(S[h, g, i, j], p.mask(p.scale * (q @ k.T), i, j, bias))
+            p.store(S[h, g, i, j], p.score_mod(p.scale * (q @ k.T), h, g, i, j))
     return S
 
 

@@ -7,21 +7,19 @@ order (docs/model.md). The price is parallelism: the query tiles of a head follo
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 from ..program import Recorder, exp, log, maximum, rowmax, rowsum
 
 
-def flash2_serpentine(p: Recorder, Q: Any, K: Any, V: Any, O: Any, L: Any, padding: Any = None) -> None:
+def flash2_serpentine(p: Recorder, Q: Any, K: Any, V: Any, O: Any, L: Any) -> None:
     for b, h, g in p.kernel("flash2, persistent", p.batch, p.kv_heads, p.group):
         for i in p.loop(p.q_tiles):
             q = p.load(Q[h, g, i])
-            m, l, acc = p.full((i, 1), -inf), p.zeros(i, 1), p.zeros(i, p.value_dim)
+            (m, l), acc = p.row_state(h, g, i), p.zeros(i, p.value_dim)
             for j in p.serpentine(p.kv_tiles, i):
-                k, v = p.load(K[h, j], V[h, j])
-                bias = p.load(padding[j]).T if padding else None
-                s = p.mask(p.scale * (q @ k.T), i, j, bias)
+                k, v = p.cached(K[h, j], V[h, j])
+                s = p.score_mod(p.scale * (q @ k.T), h, g, i, j)
                 m_new = maximum(m, rowmax(s))
                 e = exp(s - m_new)
                 alpha = exp(m - m_new)

@@ -15,12 +15,16 @@ class Lazy(click.Group):
     """A group that imports a command only when it is asked for."""
 
     commands_of: ClassVar = {
+        "accuracy": "accuracy",
         "bench": "bench",
         "cite": "lists",
+        "claims": "claims",
         "completion": "lists",
         "config": "config",
         "fits": "fits",
         "list": "lists",
+        "parallel": "parallel",
+        "pipeline": "pipeline",
         "prove": "prove",
         "verify": "verify",
     }

@@ -71,6 +71,7 @@ def _grid(p: Any) -> Any:
     from rich.table import Table
 
     from ..fits import SIDES
+    from ..readers.evaluate import TileSizes
 
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     table.add_column("tile_q \\ tile_kv", no_wrap=True)
@@ -78,7 +79,7 @@ def _grid(p: Any) -> Any:
         table.add_column(str(kv), justify="right", no_wrap=True)
     by_tile = {f.tiles: f for f in p.fits}
     for q in SIDES:
-        table.add_row(str(q), *(_cell(by_tile[q, kv]) for kv in SIDES))
+        table.add_row(str(q), *(_cell(by_tile[TileSizes(q, kv)]) for kv in SIDES))
     return table
 
 

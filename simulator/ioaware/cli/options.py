@@ -9,7 +9,7 @@ import click
 
 from ..device import Device
 from ..errors import InputError, refuse, unknown
-from ..problem import MASKS, AttentionProblem
+from ..problem import MASKS, AttentionProblem, Bias
 from ..simulator import describe
 from ..units import parse_count
 from .conventions import Function, option
@@ -23,9 +23,18 @@ PROBLEM = (
     option("--heads", metavar="H", help="Query heads; default 1."),
     option("--kv-heads", metavar="H", help="Key/value heads; default: as --heads."),
     option("--batch", metavar="B", help="Sequences; default 1."),
-    option("--dtype", metavar="NAME", help="fp32, fp16, bf16, fp8_e4m3, fp8_e5m2, fp64; default fp16."),
-    option("--mask", metavar="NAME", help="full, causal, or padding (an additive key-padding vector); default full."),
+    option("--dtype", metavar="NAME", help="fp32, tf32, fp16, bf16, fp8_e4m3, fp8_e5m2, fp64; default fp16."),
+    option("--mask", metavar="NAME", help="full, causal, padding (a vector), sinks:4,1023, documents:900,100, ..."),
     option("--causal", is_flag=True, help="Causal mask, bottom-right aligned; may be added to --mask padding."),
+    option("--window", metavar="LEFT[,RIGHT]", help="Keys beside the query's own, as flash-attn counts; -1: all."),
+    option("--softcap", metavar="C", help="c tanh(s / c) of the scores."),
+    option("--alibi", is_flag=True, help="Linear biases, one slope per query head."),
+    option("--bias", metavar="NAME", help="An additive matrix: full, or shared by heads, by batch, or by both."),
+    option("--sinks", "sink", is_flag=True, help="A learned logit per query head, a key of value 0."),
+    option("--page-size", metavar="KEYS", help="The KV cache in pages, found through a block table."),
+    option("--kv-dtype", metavar="NAME", help="The KV cache in fp8_e4m3, fp8_e5m2, int8 or int4."),
+    option("--kv-scales", metavar="NAME", help="Its scales per tensor, head or token; default head."),
+    option("--latent", is_flag=True, help="V is the first columns of K: the cache of multi-head latent attention."),
     option("--dropout", metavar="P", help="Probability of dropping an attention weight; default 0."),
     option("--direction", metavar="NAME", help="fwd, bwd or fwd+bwd; default fwd."),
 )
@@ -40,7 +49,11 @@ BUILT_IN = {  # what an option that is not given means
     "direction": "fwd", "d_v": "as d", "kv_heads": "as heads", "q_len": "as N", "kv_len": "as N",
     "sram": "the device's", "algorithms": "naive flash1 flash2",
 }  # fmt: skip
-LENGTHS = ("n", "q_len", "kv_len", "d", "d_v", "heads", "kv_heads", "mask", "causal")
+BIASES = {"full": (True, True), "heads": (False, True), "batch": (True, False), "both": (False, False)}  # shared by
+LENGTHS = (
+    "n", "q_len", "kv_len", "d", "d_v", "heads", "kv_heads", "mask", "causal", "window", "latent",
+    "softcap", "alibi", "bias", "sink",
+)  # fmt: skip
 
 
 def decorated(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
@@ -72,16 +85,53 @@ def shape(values: dict[str, Any]) -> dict[str, Any]:
             out[field] = parse_count(text, flag)
     if "q_len" not in out and "kv_len" in out:
         out["q_len"] = 8192
-    mask = values["mask"] or "full"
-    if mask not in MASKS:
-        raise unknown("--mask", mask, MASKS, f"known: {', '.join(MASKS)}")
-    causal = values["causal"] or mask == "causal"
-    return {**out, "mask": "causal" if causal else "full", "padding": mask == "padding"}
+    return {**out, **_mask(values), **_scores(values), "shared_kv": bool(values.get("latent"))}
+
+
+def _mask(values: dict[str, Any]) -> dict[str, Any]:
+    """--mask, --causal and --window: which keys a query sees, and whether a padding vector is given."""
+    name, padding = values["mask"] or "full", values["mask"] == "padding"
+    if values.get("window") is not None:
+        if values["causal"] or name not in ("full", "padding"):
+            raise InputError(f"--window={values['window']:.60} is a mask of its own; leave --causal and --mask out")
+        from ..masks.parse import parse_window
+
+        return {"mask": parse_window(values["window"]), "padding": padding}
+    if name in MASKS:
+        return {"mask": "causal" if values["causal"] or name == "causal" else "full", "padding": padding}
+    from ..masks.parse import parse_mask
+
+    mask = parse_mask(name)
+    if values["causal"]:
+        raise InputError(f"--causal with --mask {name:.60}: write the cut into the mask, like {name:.40}+causal")
+    return {"mask": mask, "padding": False}
+
+
+def _scores(values: dict[str, Any]) -> dict[str, Any]:
+    """What is done to the scores."""
+    out: dict[str, Any] = {name: True for name in ("alibi", "sink") if values.get(name)}
+    if values.get("softcap") is not None:
+        out["softcap"] = _number("--softcap", values["softcap"])
+    if values.get("bias") is not None:
+        if values["bias"] not in BIASES:
+            raise unknown("--bias", values["bias"], BIASES, f"known: {', '.join(BIASES)}")
+        out["bias"] = Bias(*BIASES[values["bias"]])
+    return out
+
+
+def _number(flag: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{flag}={text:.60}: not a number; write it like 50") from None
 
 
 def rest(values: dict[str, Any]) -> dict[str, Any]:
     """What applies to a problem and to every phase of a workload."""
     out: dict[str, Any] = {name: values[name] for name in ("dtype", "direction") if values[name] is not None}
+    out |= {name: values[name] for name in ("kv_dtype", "kv_scales") if values.get(name) is not None}
+    if values.get("page_size") is not None:
+        out["page_size"] = parse_count(values["page_size"], "--page-size")
     if values["batch"] is not None:
         out["batch"] = parse_count(values["batch"], "--batch")
     if values["dropout"] is not None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..cost import missing_rates
+from ..model_memory import memory, summary
 from ..problem import AttentionProblem
 from ..report import LEVELS, AlgorithmReport, PassReport, Report, WorkloadReport
 from ..units import show_bytes, show_capacity, show_scaled, show_time
@@ -73,12 +75,34 @@ def _header(out: Console, report: Report) -> None:
 
 def describe(p: AttentionProblem) -> str:
     """A problem in one line."""
-    lengths = f"N={p.q_len:,}" if isinstance(p.q_len, int) and p.q_len == p.kv_len else f"N_q={p.q_len} N_k={p.kv_len}"
+    same = isinstance(p.q_len, int) and p.q_len == p.kv_len and p.pack == 1
+    lengths = f"N={p.q_len:,}" if same else f"N_q={_length(p.q_len)} N_k={_length(p.kv_len)}"
     dims = f"d={p.head_dim}" if p.head_dim == p.value_dim else f"d={p.head_dim} d_v={p.value_dim}"
     heads = f"{p.heads} heads" + (f" ({p.kv_heads} kv)" if p.heads != p.kv_heads else "") if p.heads > 1 else "1 head"
     mask = f"{p.band} mask" + (" + key padding" if p.padding else "")
-    dropout = f", dropout {p.dropout:g}" if p.dropout else ""
-    return f"{lengths} {dims}, {heads}, batch {p.batch:,}, {p.dtype}, {mask}{dropout}, {p.direction}"
+    more = "".join(f", {what}" for what in _extras(p))
+    return f"{lengths} {dims}, {heads}, batch {p.batch:,}, {p.dtype}, {mask}{more}, {p.direction}"
+
+
+def _length(n: object) -> str:
+    return f"{n:,}" if isinstance(n, int) else str(n)
+
+
+def _extras(p: AttentionProblem) -> Iterator[str]:
+    """What a problem has besides the usual."""
+    if p.pack > 1:
+        yield f"{p.pack} query heads to a row of Q"
+    if p.dropout:
+        yield f"dropout {p.dropout:g}"
+    if p.softcap:
+        yield f"soft cap {p.softcap:g}"
+    yield from (name for name, given in (("ALiBi", p.alibi), ("bias", p.bias), ("learned sinks", p.sink)) if given)
+    if p.kv_dtype:
+        yield f"KV cache in {p.kv_dtype}, scales per {p.kv_scales}"
+    if p.page_size:
+        yield f"pages of {p.page_size:,} keys"
+    if p.shared_kv:
+        yield "V in the columns of K"
 
 
 def _summary(algorithms: object) -> Table:
@@ -124,6 +148,10 @@ def _notes(out: Console, report: Report) -> None:
         for p in a.passes:
             label = a.name if len(a.passes) == 1 else f"{a.name} {p.direction}"
             out.print(f"{label}: {_schedule(p, report.device.sram_bytes)}")
+            if p.kinds.partial or p.kinds.skipped:
+                out.print(f"  mask: {p.kinds.full:,} tiles full, {p.kinds.partial:,} cut, {p.kinds.skipped:,} skipped")
+            if not p.lower_bound.theorem:
+                out.print("  not softmax attention: x optimum is of its own inputs and outputs")
     out.print()
 
 
@@ -178,14 +206,25 @@ def _tensors(report: Report) -> Table:
     return table
 
 
+def _and_all(a: AlgorithmReport, repeats: int) -> Iterator[AlgorithmReport]:
+    """An algorithm in one layer, and in all layers and steps."""
+    yield a
+    if repeats > 1:
+        yield replace(a, name=f"  x {repeats:,}", totals=a.totals * repeats)
+
+
 def _workload(out: Console, report: WorkloadReport) -> None:
     device = report.device
     out.print(Text("workload ").append(report.workload.title, style="bold"))
     out.print(f"device   {device.name}: SRAM {show_capacity(device.sram_bytes)} per SM\n")
+    stages = {stage.stage: stage for stage in memory(report)}
     for phase, one in zip(report.workload.phases, report.phases, strict=True):
         times = f"{phase.layers} layers" + (f" x {phase.steps} steps" if phase.steps > 1 else "")
         out.print(Text(f"{phase.name}: {times} of ").append(describe(one.problem), style="bold"))
-        out.print(_summary(one.algorithms.values()))
+        out.print(_summary(row for a in one.algorithms.values() for row in _and_all(a, phase.repeats)))
+        if phase is report.workload.stages[phase.stage][-1]:
+            for line in summary(stages[phase.stage]):
+                out.print(f"  {line}")
         out.print(f"  source: {phase.source}\n", style="dim")
     out.print(Text("all layers and steps", style="bold"))
     out.print(_summary(report.algorithms.values()))

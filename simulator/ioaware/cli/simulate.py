@@ -8,6 +8,8 @@ import click
 from click.core import ParameterSource
 
 from .. import __version__
+from ..errors import InputError
+from ..units import parse_count
 from .conventions import option
 from .options import DEBUG, DEVICE, LENGTHS, PROBLEM, decorated, hardware, problem, rest
 
@@ -15,7 +17,10 @@ RUN = (
     option("--alg", "algorithms", multiple=True, metavar="NAME", help="Repeatable; default naive, flash1, flash2."),
     option("--tiles", default="best", show_default=True, metavar="RULE|QxKV", help="best, paper, shipped, or 128x64."),
     option("--gemm-tiles", metavar="QxKV", help="Count the re-reads of library GEMMs with these tiles."),
+    option("--splits", metavar="N", help="Parts of the keys of flash_decoding and mla; default: a heuristic."),
+    option("--pack-gqa", is_flag=True, help="The query heads of a group share the rows of a tile."),
     option("--workload", metavar="NAME|FILE", help="The attention of a model, like pi0, instead of one problem."),
+    option("--phase", metavar="NAME", help="One of its phases, like decode, or all; default: those of one run."),
     option("--program", metavar="FILE", help="Simulate the program of this Python file, which is run."),
     option("--explain", is_flag=True, help="Closed forms beside the program's lines, ledgers, time budget, bounds."),
     option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
@@ -47,18 +52,21 @@ def simulate(ctx: click.Context, /, **values: Any) -> None:
 def _report(ctx: click.Context, values: dict[str, Any]) -> Any:
     """Everything is parsed and refused first; a program file runs last."""
     from ..algorithms import DEFAULT, find_all
-    from ..simulator import choose, simulate_workload
+    from ..simulator import choose, simulate_workload, usual
     from ..simulator import simulate as run
 
     device, algorithms = hardware(values), list(find_all(values["algorithms"]))
-    choices = {"tiles": values["tiles"], "gemm_tiles": values["gemm_tiles"]}
+    choices = {name: values[name] for name in ("tiles", "gemm_tiles", "splits")}
     choose(**choices)
+    choices["pack_gqa"] = values["pack_gqa"]
     workload = _workload(ctx, values) if values["workload"] else None
+    if values["phase"] and not workload:
+        raise InputError(f"--phase={values['phase']:.60}: phases are those of a --workload, like llama3-70b; give one")
     problems = [phase.problem for phase in workload.phases] if workload else [problem(values)]
     if values["program"]:
         algorithms += _programs(values["program"], problems)
     if workload:
-        return simulate_workload(workload, device, algorithms or DEFAULT, **choices)
+        return simulate_workload(workload, device, algorithms or usual(workload), **choices)
     return run(problems[0], device, algorithms or DEFAULT, **choices)
 
 
@@ -73,16 +81,20 @@ def _programs(path: str, problems: list[Any]) -> list[Any]:
     return found
 
 
+OF_A_PHASE = {"n": ("length", "--N"), "q_len": ("q_len", "--q-len"), "kv_len": ("kv_len", "--kv-len")}
+
+
 def _workload(ctx: click.Context, values: dict[str, Any]) -> Any:
-    """The workload; it says its own lengths, heads and masks, so a flag that says them too is refused."""
-    from ..errors import InputError
+    """The workload, which says its own heads and masks: a flag that says them too is refused. A phase takes lengths."""
     from ..workload import load
 
-    for name in LENGTHS:
-        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            flag = "--N" if name == "n" else f"--{name.replace('_', '-')}"
+    given = [name for name in LENGTHS if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
+    for name in given:
+        if name not in OF_A_PHASE:
+            flag = f"--{name.replace('_', '-')}"
             raise InputError(
                 f"{flag}={values[name]}: the workload {values['workload']!r} fixes it; leave {flag} out, or give a "
                 "workload .toml of your own"
             )
-    return load(values["workload"], **rest(values))
+    lengths = {field: parse_count(values[n], flag) for n, (field, flag) in OF_A_PHASE.items() if n in given}
+    return load(values["workload"], values["phase"], **rest(values), **lengths)

@@ -11,7 +11,7 @@ from .recorder import Program, Recorder, record
 
 __all__ = [
     "Features", "Load", "Loop", "Node", "Op", "Program", "Recorder", "Store", "Tensor", "Value",
-    "exp", "log", "maximum", "record", "rowmax", "rowsum",
+    "elu_plus_1", "exp", "lazy_maximum", "log", "maximum", "record", "rowmax", "rowsum",
 ]  # fmt: skip
 
 
@@ -28,6 +28,16 @@ def log(x: Value) -> Value:
 def maximum(a: Value, b: Operand) -> Value:
     """The greater of two values, elementwise."""
     return a.program.map("maximum", a, b)
+
+
+def lazy_maximum(m: Value, new: Operand) -> Value:
+    """`m` while `new` is at most 2^8 times as large in exp, else `new`: FlashAttention-4's reference of a softmax."""
+    return m.program.map("lazy_maximum", m, new)
+
+
+def elu_plus_1(x: Value) -> Value:
+    """x + 1 where x > 0, else e^x, elementwise: the feature map of linear attention."""
+    return x.program.map("elu_plus_1", x)
 
 
 def rowmax(x: Value) -> Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
-from ..sizes import ONE, Atom, Size, ceil, size
+from ..sizes import ONE, Atom, Size, ceil, name, size
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,30 @@ class Visible:
 
 
 @dataclass(frozen=True)
+class Pages:
+    """The block table's entries of a key tile: which page of the cache each of its pages is."""
+
+    index: Index
+
+    @property
+    def rows(self) -> Size:
+        """How many pages the tile has; a tile is a whole number of pages, or lies in one."""
+        return ceil(self.index.rows, name("page_size"))
+
+
+@dataclass(frozen=True)
+class SameRows:
+    """The rows of the query axis at the positions of a key tile, in self-attention."""
+
+    index: Index
+
+    @property
+    def rows(self) -> Size:
+        """As many as the key tile has."""
+        return self.index.rows
+
+
+@dataclass(frozen=True)
 class Extent(Atom):
     """How many rows the current tile of a loop has; ragged at the end of the axis."""
 
@@ -143,6 +167,17 @@ class Seen(Atom):
 
     def __str__(self) -> str:
         return f"{'rows' if self.rows else 'tiles'} of {self.index.axis.letter} visible to {self.other.name}"
+
+
+@dataclass(frozen=True)
+class SeesLast(Atom):
+    """1 if the last one of the tiles of `index`, which may be ragged, is visible to `other`'s tile, else 0."""
+
+    index: Index
+    other: Index
+
+    def __str__(self) -> str:
+        return f"last tile of {self.index.axis.letter} visible to {self.other.name}"
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ..errors import ProgramError
 from ..sizes import ONE, Size, product
-from .loops import Axis, Index, Number, Tiles, Visible
+from .loops import Axis, Index, Number, Pages, SameRows, Tiles, Visible
 
 if TYPE_CHECKING:
     from .recorder import Recorder
 
 Shape: TypeAlias = tuple[Size, ...]
-Where: TypeAlias = Index | Number | Visible | slice
+Where: TypeAlias = Index | Number | Visible | Pages | SameRows | slice
 
 
 # ------------------------------------------------------------------------------------------------ tensors in HBM
@@ -27,6 +27,7 @@ class Tensor:
     axes: tuple[Axis, ...]
     dtype: str
     role: str  # input | output | scratch
+    shared: bool = False  # the same for every sequence of the batch
 
     def __getitem__(self, where: Where | tuple[Where, ...]) -> Piece:
         return Piece(self, where if isinstance(where, tuple) else (where,))
@@ -59,6 +60,12 @@ def _extent(tensor: Tensor, n: int, axis: Axis, where: Where) -> Size | None:
             if where.tiles.axis != axis:
                 fail(f"{tensor.name}: axis {n} is {axis}, but the visible tiles are of {where.tiles.axis}")
             return where.rows
+        case Pages():
+            return where.rows
+        case SameRows():
+            if axis.name != "q_len":
+                fail(f"{tensor.name}: axis {n} is {axis}, but p.same_rows is of queries")
+            return where.rows
         case Number():
             return None
         case slice(start=None, stop=None, step=None):
@@ -73,7 +80,7 @@ class Value:
     Two conventions make rows without a visible key harmless: -inf - x = -inf, and 0 / 0 = 0.
     """
 
-    __slots__ = ("carried", "file", "line", "of", "program", "scope", "shape", "source")
+    __slots__ = ("carried", "file", "line", "of", "program", "scope", "shape", "source", "turned")
 
     def __init__(
         self,
@@ -84,12 +91,14 @@ class Value:
         carried: bool = False,
         source: Tensor | None = None,
         of: Value | None = None,
+        turned: bool = False,
     ) -> None:
         self.program, self.shape = program, shape
         self.line, self.file = where
         self.carried = carried  # made by p.zeros or p.full: may be updated in place
         self.source = source  # the tensor it was loaded from; None if it was computed
-        self.of = of  # what it is the transpose of
+        self.of = of  # what it is a view of: its transpose if `turned`, else its first columns
+        self.turned = turned
         self.scope: object = of.scope if of is not None else program.scopes[-1]
 
     def __eq__(self, other: object) -> bool:
@@ -110,7 +119,7 @@ class Value:
 
     @property
     def base(self) -> Value:
-        """The value that holds the elements: a transpose is only a view."""
+        """The value that holds the elements; it may be a view."""
         return self if self.of is None else self.of.base
 
     @property
@@ -124,7 +133,14 @@ class Value:
         """The transpose of a matrix: a view, no data moves."""
         if len(self.shape) != 2:
             fail(f".T needs a matrix, this is {show(self.shape)}")
-        return Value(self.program, self.shape[::-1], (self.line, self.file), of=self)
+        return Value(self.program, self.shape[::-1], (self.line, self.file), of=self, turned=True)
+
+    def columns(self, axis: Axis) -> Value:
+        """The first columns of a matrix, as many as `axis` is long: a view, no data moves."""
+        if len(self.shape) != 2:
+            fail(f".columns needs a matrix, this is {show(self.shape)}")
+        self.program.used.add("columns")
+        return Value(self.program, (self.shape[0], axis.length), (self.line, self.file), of=self)
 
     def __add__(self, other: Operand) -> Value:
         return self.program.map("add", self, other)

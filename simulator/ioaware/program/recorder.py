@@ -12,13 +12,14 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..errors import ProgramError, closest
+from ..errors import InputError, ProgramError, closest
 from ..problem import ROLES, Features
-from ..sizes import ONE, Size, name, size
+from ..sizes import ONE, Size, ceil, name, size
+from .attention import GROUP, KV_HEADS, KV_LEN, MODIFIERS, Q_LEN, UNIT, AttentionOps, unsupported
 from .lifetimes import annotate
-from .loops import Axis, Index, Number, Tiles, Visible, Walk, rows
+from .loops import Axis, Index, Number, Pages, SameRows, Tiles, Visible, Walk, rows
 from .nodes import Load, Loop, Node, Op, Operand, Piece, Shape, Store, Tensor, Value, broadcast, fail, show, user_line
 from .signature import signature
 
@@ -34,6 +35,7 @@ class Program:
     features: Features
     tensors: dict[str, Tensor]
     body: list[Node]
+    calls: frozenset[str] = frozenset()  # what the text uses of AttentionOps
 
     @property
     def backward(self) -> bool:
@@ -41,10 +43,8 @@ class Program:
         return "dO" in self.tensors
 
 
-Q_LEN, KV_LEN = Axis("q_len", name("q_len"), "i", tiled=True), Axis("kv_len", name("kv_len"), "j", tiled=True)
 BATCH = Axis("batch", name("batch"), "b")
-KV_HEADS, GROUP = Axis("kv_heads", name("kv_heads"), "h"), Axis("group", name("group"), "g")
-HEAD_DIM, VALUE_DIM, UNIT = Axis("head_dim", name("head_dim")), Axis("value_dim", name("value_dim")), Axis("1", ONE)
+HEAD_DIM, VALUE_DIM = Axis("head_dim", name("head_dim")), Axis("value_dim", name("value_dim"))
 
 _HEADS = (KV_HEADS, GROUP)
 TENSORS: dict[str, tuple[tuple[Axis, ...], str]] = {  # what a parameter's name means: axes, dtype role
@@ -55,10 +55,10 @@ TENSORS: dict[str, tuple[tuple[Axis, ...], str]] = {  # what a parameter's name 
     **dict.fromkeys(("L", "l", "m"), ((*_HEADS, Q_LEN, UNIT), "stat")),
     **dict.fromkeys(("P", "P_dropped"), ((*_HEADS, Q_LEN, KV_LEN), "score")),
     "keep": ((*_HEADS, Q_LEN, KV_LEN), "byte"),
-    "padding": ((KV_LEN, UNIT), "io"),
 }
-OPTIONAL = {"padding": "padding", "keep": "dropout", "P_dropped": "dropout"}  # given only with that feature
-ALWAYS_INPUT = ("Q", "K", "V", "dO", "padding")
+OPTIONAL = ("keep", "P_dropped")  # given only with dropout
+CACHE = ("K", "V")
+ALWAYS_INPUT = ("Q", "K", "V", "dO")
 GRADIENTS = ("dQ", "dK", "dV")
 
 
@@ -77,15 +77,19 @@ def record(function: Callable[..., None], features: Features = Features()) -> Pr
         )
     if not recorder.body:
         raise ProgramError(f"{function.__name__} launches no kernel: it needs a loop `for ... in p.kernel(...)`")
+    refused = unsupported(function.__name__, features, recorder.used, recorder.tensors)
+    if refused:
+        raise refused
     annotate(recorder.body)
-    return Program(function.__name__, function, file, line, features, recorder.tensors, recorder.body)
+    calls = frozenset(recorder.used)
+    return Program(function.__name__, function, file, line, features, recorder.tensors, recorder.body, calls)
 
 
 def _call(function: Callable[..., None], recorder: Recorder, file: str) -> None:
     """Run the text; whatever it raises is told with its line."""
     try:
         function(recorder, **recorder.parameters)
-    except ProgramError:
+    except (InputError, ProgramError):
         raise
     except Exception as e:
         from traceback import extract_tb
@@ -94,19 +98,32 @@ def _call(function: Callable[..., None], recorder: Recorder, file: str) -> None:
         fail(f"{type(e).__name__}: {e}", lines[-1] if lines else function.__code__.co_firstlineno, file)
 
 
-class Recorder:
+class Frame(NamedTuple):
+    """A loop body that is being recorded: its nodes, its scope, and the loop indices that it knows."""
+
+    body: list[Node]
+    scope: object
+    indices: tuple[Index, ...]
+
+
+class Recorder(AttentionOps):
     """The `p` of a program text: axes, loops, memory and on-chip operations."""
 
     scale = "scale"  # 1 / sqrt(head_dim)
     batch, kv_heads, group = BATCH, KV_HEADS, GROUP
     q, kv, head_dim, value_dim, one = Q_LEN, KV_LEN, HEAD_DIM, VALUE_DIM, UNIT
     q_tiles, kv_tiles = Tiles(Q_LEN, name("tile_q")), Tiles(KV_LEN, name("tile_kv"))
+    splits = Tiles(KV_LEN, ceil(ceil(name("kv_len"), name("tile_kv")), name("splits")) * name("tile_kv"))  # whole tiles
 
     def __init__(self, function: Callable[..., None], features: Features) -> None:
         self.features = features
         self.masked = features.masked
+        self.modified = features.masked or any(getattr(features, what) for what in MODIFIERS)
         self.body: list[Node] = []
         self.scopes: list[object] = [object()]
+        self.frames: list[Frame] = []
+        self.hoists: dict[tuple[object, str], Value] = {}
+        self.used: set[str] = set()  # the calls of AttentionOps that the text has
         self.active: list[Index] = []
         self.blocks: tuple[Index, ...] = ()  # the indices that number thread blocks
         self.launched = False  # inside a kernel launch
@@ -129,13 +146,14 @@ class Recorder:
                     f"{function.__name__}: no tensor is called {n!r}, the nearest is {closest(n, TENSORS)!r}; "
                     f"known: {', '.join(TENSORS)}"
                 )
-            absent = n in OPTIONAL and not getattr(self.features, OPTIONAL[n])
+            absent = n in OPTIONAL and not self.features.dropout
             given[n] = None if absent else self._declare(n, "dO" in wanted)
         return given
 
     def _declare(self, n: str, backward: bool) -> Tensor:  # noqa: FBT001
         axes, dtype = TENSORS[n]
         is_input = n in ALWAYS_INPUT or (backward and n not in GRADIENTS)
+        dtype = "kv" if n in CACHE and self.features.kv_scales else dtype
         self.tensors[n] = tensor = Tensor(n, axes, dtype, "input" if is_input else "output")
         return tensor
 
@@ -149,15 +167,38 @@ class Recorder:
         self.tensors[label] = tensor = Tensor(label, axes, dtype, "scratch")
         return tensor
 
+    def declared(self, label: str, axes: tuple[Axis, ...], dtype: str, *, shared: bool = False) -> Tensor:
+        """An input that comes with a feature of the problem, not with a parameter of the text."""
+        return self.tensors.setdefault(label, Tensor(label, axes, dtype, "input", shared))
+
     def load(self, *pieces: Piece) -> Any:
         """HBM to chip: one value per piece."""
+        if any(isinstance(piece, Piece) and piece.tensor.name in CACHE for piece in pieces):
+            self.used.add("uncached")
+        out = self._read(*pieces)
+        return out[0] if len(out) == 1 else out
+
+    def _read(self, *pieces: Piece) -> list[Value]:
         out = []
         for piece in pieces:
             self._check_piece("load", piece)
             value = Value(self, piece.shape, user_line(), source=piece.tensor)
             self.body.append(Load(value, piece, value.line, value.file, self._kept_by(piece)))
             out.append(value)
-        return out[0] if len(out) == 1 else out
+        return out
+
+    def hoisted(self, piece: Piece, *indices: Index) -> Value:
+        """A piece read once, at the outermost place that knows `indices`, however often it is asked for inside."""
+        self._check_piece("load", piece)
+        frame = next(f for f in self.frames if set(indices) <= set(f.indices))
+        key = frame.scope, piece.tensor.name
+        if key not in self.hoists:
+            value = Value(self, piece.shape, user_line(), source=piece.tensor)
+            value.scope = frame.scope
+            kept_by = self._kept_by(piece) if frame is self.frames[-1] else None
+            frame.body.append(Load(value, piece, value.line, value.file, kept_by))
+            self.hoists[key] = value
+        return self.hoists[key]
 
     def _kept_by(self, piece: Piece) -> Index | None:
         """The back-and-forth loop around, if the piece does not depend on the tile that turns it."""
@@ -193,7 +234,9 @@ class Recorder:
         if not self.launched:
             fail("memory is touched by thread blocks only: inside a loop `for ... in p.kernel(...)`")
         for where in piece.where:
-            index = where.index if isinstance(where, Number) else where.to if isinstance(where, Visible) else where
+            index: object = where.to if isinstance(where, Visible) else where
+            if isinstance(where, (Number, Pages, SameRows)):
+                index = where.index
             if isinstance(index, Index):
                 self._check_active(index)
 
@@ -209,44 +252,6 @@ class Recorder:
     def zeros(self, *shape: Axis | Index | int) -> Value:
         """A carried value of zeros."""
         return self.full(shape, 0.0)
-
-    def mask(self, s: Value, i: Index, j: Index | Visible, bias: Value | None = None) -> Value:
-        """`s` plus an additive bias, if one is given, and -inf where a query of `i` does not see a key of `j`."""
-        self._check_pairs("mask", s, i, j)
-        biased = s if bias is None else s + bias
-        return self._op("mask", s.shape, biased, extra=(i, j))
-
-    def drop(self, x: Value, h: Index, g: Index, i: Index, j: Index | Visible) -> Value:
-        """Dropout: 0 or x / (1 - dropout), by a counter-based generator, so any tiling agrees; `x` without dropout."""
-        self._check_heads("drop", h, g)
-        self._check_pairs("drop", x, i, j)
-        return self._op("drop", x.shape, x, extra=(h, g, i, j)) if self.features.dropout else x
-
-    def _check_pairs(self, kind: str, x: Value, i: Index, j: Index | Visible) -> None:
-        """A value of one number per (query, key) pair: rows are queries, columns are keys."""
-        self._check_axes(kind, i, j)
-        pairs = (i.rows, j.rows)
-        if x.shape[-2:] != pairs:
-            fail(f"p.{kind}: the value is {show(x.shape)}, its queries and keys are {show(pairs)}; a transpose is .T")
-
-    def _check_axes(self, kind: str, i: Index, j: Index | Visible) -> None:
-        axes = i.axis, j.tiles.axis if isinstance(j, Visible) else j.axis
-        if axes != (Q_LEN, KV_LEN):
-            fail(f"p.{kind} takes a query tile, then a key tile; these walk {axes[0]} and {axes[1]}")
-
-    def _check_heads(self, kind: str, h: Index, g: Index) -> None:
-        if (h.axis, g.axis) != (KV_HEADS, GROUP):
-            fail(f"p.{kind} takes a kv_heads index, then a group index; these walk {h.axis} and {g.axis}")
-
-    def keep(self, h: Index, g: Index, i: Index, j: Index) -> Value:
-        """The 0/1 dropout mask itself."""
-        self._check_heads("keep", h, g)
-        self._check_axes("keep", i, j)
-        return self._op("keep", (i.rows, j.rows), extra=(h, g, i, j))
-
-    def kept(self, x: Value, keep: Value) -> Value:
-        """x / (1 - dropout) where `keep` is 1, else 0."""
-        return self._op("kept", broadcast("kept", x.shape, keep.shape), x, keep)
 
     def map(self, kind: str, *args: Operand) -> Value:
         """An elementwise operation with broadcasting."""
@@ -370,6 +375,7 @@ class Recorder:
         for time in range(1 if inside_replay else 2):
             self.body, self.replaying = [], inside_replay or time == 1
             self.scopes.append(object())
+            self.frames.append(Frame(self.body, self.scopes[-1], tuple(self.active)))
             try:
                 yield indices[0] if len(indices) == 1 else indices
             except GeneratorExit:  # the text goes on behind this loop, so that the error names it and nothing else
@@ -379,6 +385,7 @@ class Recorder:
                 raise
             bodies.append(self.body)
             self.scopes.pop()
+            self.frames.pop()
         del self.active[depth:]
         self.launched, self.replaying = self.launched and label is None, inside_replay
         if not inside_replay and signature(bodies[0]) != signature(bodies[1]):

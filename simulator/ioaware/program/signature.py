@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .loops import Number, Visible
+from .loops import Number, Pages, SameRows, Visible
 from .nodes import Load, Loop, Node, Store, Value
 
 
@@ -15,7 +15,7 @@ def signature(body: list[Node]) -> list[Any]:
     def operand(a: object) -> object:
         if not isinstance(a, Value):
             return a
-        return (made.get(a.base, id(a.base)), a.of is not None)
+        return (made.get(a.base, id(a.base)), a.of is not None, a.turned)
 
     def step(node: Node) -> list[Any]:
         match node:
@@ -40,6 +40,8 @@ def _position(where: object) -> str:
     match where:
         case Number(index=index):
             return f"number of {index}"
+        case Pages(index=index) | SameRows(index=index):
+            return f"{type(where).__name__} of {index}"
         case Visible(tiles=tiles, to=to):
             return f"{tiles} visible to {to}"
     return str(where)

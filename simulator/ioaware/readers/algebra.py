@@ -4,19 +4,33 @@ A loop that the quantity does not mention multiplies it by the trip count; a loo
 extent by the whole length, ragged or not, because extents telescope. That is all of IO-awareness: K pays
 ceil(N_q/B_r) times because its index has no i. Three cases are more than that:
   * a tile cut into tiles again: full tiles, and the last one by itself;
-  * tiles visible through a mask: four statistics of the mask (see masks.py);
+  * tiles visible through a mask: statistics of the mask (see masks/), also where they are walked in splits;
   * tiles walked back and forth: what is on chip already at a turn is taken off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..errors import NoClosedForm
-from ..program.loops import Axis, Extent, Fetched, Index, Kept, Number, Seen, Tiles, Visible, rows
-from ..program.nodes import Load, Loop, Node, Op, Store, Tensor, Value
+from ..program.loops import (
+    Axis,
+    Extent,
+    Fetched,
+    Index,
+    Kept,
+    Number,
+    Pages,
+    SameRows,
+    Seen,
+    SeesLast,
+    Tiles,
+    Visible,
+    rows,
+)
+from ..program.nodes import Load, Loop, Node, Op, Shape, Store, Tensor, Value
 from ..program.recorder import Program
 from ..sizes import ONE, Atom, Ceil, Monomial, Size, Whole, ceil, least, product, size
 
@@ -27,7 +41,7 @@ Loops = tuple[Loop, ...]
 class Statistic(Atom):
     """A sum over all visited pairs of a query tile and a key tile, supplied by the mask."""
 
-    what: str  # tiles | rows | cols | cells
+    what: str  # tiles | rows | cols | cells | last
     tile_q: Size
     tile_kv: Size
 
@@ -77,12 +91,21 @@ class Access:
         return "read" if isinstance(self.node, Load) else "add" if self.node.adds else "write"
 
     @property
+    def shape(self) -> Shape:
+        """The extents of the piece, axis by axis."""
+        where = zip(self.tensor.axes, self.node.piece.where, strict=True)
+        return tuple(_words(axis, w) for axis, w in where)
+
+    @property
     def words(self) -> Size:
         """Elements moved by one execution."""
-        where = zip(self.tensor.axes, self.node.piece.where, strict=True)
-        words = product(tuple(_words(axis, w) for axis, w in where))
+        return product(self.shape) * self.fetched
+
+    @property
+    def fetched(self) -> Size:
+        """1, or whether the piece has to be loaded: at a turn it is on chip already."""
         turning = self.node.kept_by if isinstance(self.node, Load) else None
-        return words if turning is None else words * size(Fetched(turning))
+        return ONE if turning is None else size(Fetched(turning))
 
     @property
     def total(self) -> Size:
@@ -91,7 +114,7 @@ class Access:
 
 
 def _words(axis: Axis, where: object) -> Size:
-    if isinstance(where, (Index, Visible)):
+    if isinstance(where, (Index, Visible, Pages, SameRows)):
         return where.rows
     return ONE if isinstance(where, Number) else axis.length
 
@@ -130,18 +153,33 @@ def over_loop(e: Size, index: Index) -> Size:
         if Fetched(index) in rest:
             out = out + Size({_without(rest, Fetched(index))[0]: c}) * _fetched(index, over, rows=power == 1)
         elif over.seen_by is not None:
-            out = out + Size({rest: c}) * _visible(rest, power, index, over.seen_by)
+            out = out + _visible(Size({monomial: c}), rest, c, power, index, over.seen_by)
         else:
             out = out + _over_tiles(monomial, c, rest, power, index, over)
     return out
 
 
-def _visible(rest: Monomial, power: int, index: Index, by: Index) -> Size:
-    """The sum over visible tiles of |index|**power, as an atom that the loop over `by` turns into a statistic."""
-    nested = any(isinstance(a, Seen) or (isinstance(a, Ceil) and Extent(index) in a.over.atoms()) for a in rest)
-    if power > 1 or nested:
-        raise NoClosedForm(f"a sum over the tiles {index} visible to {by} is not one of the mask's four statistics")
-    return size(Seen(index, by, rows=power == 1))
+def _visible(term: Size, rest: Monomial, c: int, power: int, index: Index, by: Index) -> Size:
+    """The sum of a term over visible tiles, with atoms that the loop over `by` turns into statistics.
+
+    Anything but |index| itself is summed over the full tiles, and the last one by itself.
+    """
+    if any(isinstance(a, (Seen, SeesLast)) for a in rest):
+        raise NoClosedForm(f"a sum over the tiles {index} visible to {by} is not one of the mask's statistics")
+    if power == 1 and not _in_ceilings(rest, index):
+        return Size({rest: c}) * size(Seen(index, by, rows=True))
+    tiles, last = size(Seen(index, by, rows=False)), size(SeesLast(index, by))
+    if power == 0 and not _in_ceilings(rest, index):
+        return Size({rest: c}) * tiles
+    whole = index.over
+    assert isinstance(whole, Tiles)
+    length, count = whole.axis.length, ceil(whole.axis.length, whole.step)
+    full, ragged = (_put(term, Extent(index), n) for n in (whole.step, length - (count - 1) * whole.step))
+    return (tiles - last) * full + last * ragged
+
+
+def _in_ceilings(rest: Monomial, index: Index) -> bool:
+    return any(isinstance(a, Ceil) and Extent(index) in a.over.atoms() for a in rest)
 
 
 def _fetched(index: Index, over: Tiles, *, rows: bool) -> Size:
@@ -167,21 +205,42 @@ def _kept(kept: Kept, turning: Tiles) -> Size:
 def _over_tiles(monomial: Monomial, c: int, rest: Monomial, power: int, index: Index, over: Tiles) -> Size:
     """The sum of one term over all tiles of a span."""
     here = Extent(index)
+    inside = next((a for a in rest if isinstance(a, (Seen, SeesLast)) and _within(a.index, index)), None)
+    if inside is not None and not power:  # the visible tiles of all parts together are those of the axis
+        part = inside.index.over
+        assert isinstance(part, Tiles)
+        whole = Index(inside.index.name, Tiles(part.axis, part.step, part.seen_by))
+        return Size({_without(rest, inside)[0]: c}) * size(_of(inside, whole))
     kept = next((a for a in rest if isinstance(a, Kept)), None)
     if kept is not None and not power:
         return Size({_without(rest, kept)[0]: c}) * _kept(kept, over)
-    seen = next((a for a in rest if isinstance(a, Seen) and a.other == index), None)
-    ceilings = any(isinstance(a, Ceil) and here in a.over.atoms() for a in rest)
+    seen = next((a for a in rest if isinstance(a, (Seen, SeesLast)) and a.other == index), None)
+    ceilings = _in_ceilings(rest, index)
     if seen is not None:
         others, more = _without(rest, seen)
         if more > 1 or power > 1 or ceilings:
-            raise NoClosedForm(f"{Size({monomial: c})} over {over} is not one of the mask's four statistics")
+            raise NoClosedForm(f"{Size({monomial: c})} over {over} is not one of the mask's statistics")
         return Size({others: c}) * _statistic(seen, other_rows=power == 1)
     if power <= 1 and not ceilings:
         return Size({rest: c}) * (rows(over.span) if power else over.count)
     term, full = Size({monomial: c}), over.step
     last = rows(over.span) - (over.count - 1) * full
     return (over.count - 1) * _put(term, here, full) + _put(term, here, last)
+
+
+def _within(index: Index, part: Index) -> bool:
+    """Whether the tiles of `index` are cut from the tile of `part`, which is a whole number of them."""
+    over, whole = index.over, part.over
+    if not isinstance(over, Tiles) or over.span != part or not isinstance(whole, Tiles) or whole.seen_by is not None:
+        return False
+    if not isinstance(whole.span, Axis) or len(over.step.terms) != 1:
+        return False
+    ((monomial, times),) = over.step.terms.items()
+    return all(set(monomial) <= set(m) and c % times == 0 for m, c in whole.step.terms.items())
+
+
+def _of(atom: Seen | SeesLast, index: Index) -> Seen | SeesLast:
+    return replace(atom, index=index)
 
 
 def _put(e: Size, here: Extent, value: Size) -> Size:
@@ -202,15 +261,21 @@ def _without(monomial: Monomial, atom: Atom) -> tuple[Monomial, int]:
 _WHAT = {(False, False): "tiles", (True, False): "rows", (False, True): "cols", (True, True): "cells"}
 
 
-def _statistic(seen: Seen, *, other_rows: bool) -> Size:
+def _statistic(seen: Seen | SeesLast, *, other_rows: bool) -> Size:
     """The mask statistic for tiles `seen` from tiles of another loop, over both loop orders."""
-    sides = {seen.index.axis.name: (seen.index, seen.rows), seen.other.axis.name: (seen.other, other_rows)}
+    last = isinstance(seen, SeesLast)
+    if last and (other_rows or seen.index.axis.name == "q_len"):
+        raise NoClosedForm(f"{seen} is one of the mask's statistics only for key tiles, without their queries' rows")
+    sides = {
+        seen.index.axis.name: (seen.index, isinstance(seen, Seen) and seen.rows),
+        seen.other.axis.name: (seen.other, other_rows),
+    }
     (q, q_rows), (kv, kv_rows) = sides["q_len"], sides["kv_len"]
     if not all(isinstance(x.over, Tiles) and isinstance(x.over.span, Axis) for x in (q, kv)):
         raise NoClosedForm(f"tiles {seen.index} visible to {seen.other} are cut from another tile")
     assert isinstance(q.over, Tiles)
     assert isinstance(kv.over, Tiles)
-    return size(Statistic(_WHAT[q_rows, kv_rows], q.over.step, kv.over.step))
+    return size(Statistic("last" if last else _WHAT[q_rows, kv_rows], q.over.step, kv.over.step))
 
 
 # ------------------------------------------------------------------------------------------------ work on chip

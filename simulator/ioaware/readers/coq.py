@@ -19,7 +19,7 @@ from ..errors import NoClosedForm
 from ..program.loops import Axis, Extent, Index, Seen, Tiles, rows
 from ..program.nodes import Load, Loop, Node, Store
 from ..program.recorder import Program
-from ..sizes import ONE, Atom, Ceil, Least, Monomial, Name, Size, Whole, name, size
+from ..sizes import ONE, Atom, Ceil, Least, Monomial, Name, Size, Whole, size
 from .algebra import Statistic, exponentials, flops, nodes
 from .count import closed_forms, tensor_quantities, work_quantities
 
@@ -214,8 +214,8 @@ def _lets(forms: dict[str, Size]) -> dict[str, str]:
 def _value(a: Atom) -> str:
     """What a name of `_lets` stands for; nothing if the atom is written out."""
     match a:
-        case Statistic(what):
-            return f"seen_{what} sees q_len kv_len tile_q tile_kv"
+        case Statistic(what, tile_q, tile_kv):
+            return f"seen_{what} sees q_len kv_len {_argument(tile_q)} {_argument(tile_kv)}"
         case Least(one, other):
             return f"Nat.min {_argument(one)} {_argument(other)}"
         case Whole(inner):
@@ -248,6 +248,8 @@ def _order(a: Atom) -> tuple[int, str]:
     """Extents first, then parameters in the order of every definition, then tile counts and statistics."""
     match a:
         case Name(parameter):
+            if parameter not in PARAMETERS:
+                raise NoClosedForm(f"{parameter} is no parameter of the programs printed for Coq")
             return PARAMETERS.index(parameter), parameter
         case Extent(index) | Seen(index):
             return (-2 if index.axis.name == "q_len" else -1), _atom(a)
@@ -270,7 +272,7 @@ def _atom(a: Atom) -> str:
             return f"cdiv {_argument(over)} {_argument(by)}"
         case Ceil(by=by) if by == size(2):
             return "back"
-        case Statistic(what, tile_q, tile_kv) if (tile_q, tile_kv) == (name("tile_q"), name("tile_kv")):
+        case Statistic(what) if what in STATISTICS:
             return what
     raise NoClosedForm(f"{a} has no expression in Coq")
 

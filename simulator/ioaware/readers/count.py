@@ -16,7 +16,7 @@ from ..program.recorder import Program
 from ..sizes import ONE, Size, size
 from ..traffic import Moved, Traffic
 from .algebra import Loops, accesses, exponentials, flops, nodes, operand_reads, total
-from .evaluate import Evaluator, TileSizes, size_of
+from .evaluate import Evaluator, TileSizes, bytes_of, size_of
 
 Key: TypeAlias = tuple[str, ...]
 Quantity: TypeAlias = tuple[Key, Size, Loops]  # what, how much per iteration, iterated by which loops
@@ -35,7 +35,8 @@ class Work(NamedTuple):
 def traffic_quantities(program: Program) -> tuple[Quantity, ...]:
     """Bytes per (kernel, tensor, kind)."""
     return tuple(
-        ((a.kernel, a.tensor.name, a.kind), a.words * size_of(a.tensor.dtype), a.loops) for a in accesses(program)
+        ((a.kernel, a.tensor.name, a.kind), bytes_of(a.shape, a.tensor.dtype) * a.fetched, a.loops)
+        for a in accesses(program)
     )
 
 
@@ -58,7 +59,7 @@ def work_quantities(program: Program) -> tuple[Quantity, ...]:
         kernel = (loops[0].kernel or "") if loops else ""
         out += [((kernel, "flops"), flops(op), loops), ((kernel, "exps"), exponentials(op), loops)]
         for tensor, once, per_row in operand_reads(op):
-            width = size_of(tensor.dtype)
+            width = size_of("io" if tensor.dtype == "kv" else tensor.dtype)  # a narrow cache is widened on chip
             out += [((kernel, tensor.name, "once"), once * width, loops)]
             out += [((kernel, tensor.name, "per_row"), per_row * width, loops)]
     return tuple(q for q in out if q[1])

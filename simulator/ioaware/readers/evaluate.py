@@ -8,29 +8,39 @@ from typing import Any, NamedTuple, TypeAlias
 
 from .. import masks
 from ..problem import AttentionProblem
-from ..sizes import Atom, Ceil, Least, Name, Size, Whole, name
+from ..program.nodes import Shape
+from ..sizes import Atom, Ceil, Least, Name, Size, Whole, ceil, name, product
 from .algebra import Statistic, Turned
 
 
 class TileSizes(NamedTuple):
-    """The schedule's two numbers: rows of a query tile (B_r) and of a key tile (B_c)."""
+    """The schedule's numbers: rows of a query tile (B_r) and of a key tile (B_c), and into how many splits keys go."""
 
     q: int
     kv: int
+    splits: int = 1
 
     def __str__(self) -> str:
-        return f"{self.q}x{self.kv}"
+        return f"{self.q}x{self.kv}" + (f", {self.splits} splits" if self.splits > 1 else "")
 
 
 PARAMETERS = (
-    "batch", "kv_heads", "group", "q_len", "kv_len", "head_dim", "value_dim", "tile_q", "tile_kv",
-    "bytes_io", "bytes_score", "bytes_accum", "bytes_stat", "bytes_byte", "statistics", "turns",
+    "batch", "kv_heads", "group", "q_len", "kv_len", "head_dim", "value_dim", "tile_q", "tile_kv", "splits",
+    "pack", "page_size", "kv_bits",
+    "bytes_io", "bytes_score", "bytes_accum", "bytes_stat", "bytes_byte", "bytes_index", "statistics", "turns",
 )  # fmt: skip
 
 
 def size_of(role: str) -> Size:
     """The itemsize of a dtype role, as a parameter of the closed form."""
     return name(f"bytes_{role}")
+
+
+def bytes_of(shape: Shape, role: str) -> Size:
+    """The bytes of a piece. Rows of a narrow KV cache are whole bytes, whatever the bits of an element."""
+    if role == "kv":
+        return product(shape[:-1]) * ceil(shape[-1] * name("kv_bits"), 8)
+    return product(shape) * size_of(role)
 
 
 Statistics: TypeAlias = Callable[..., masks.Statistics]
@@ -63,7 +73,8 @@ class Evaluator:
         of_mask = statistics or problem.band.statistics
         arguments = (
             sequences, problem.kv_heads, problem.group, q_len, kv_len, problem.head_dim, problem.value_dim,
-            tiles.q, tiles.kv, *problem.itemsizes, lambda tile_q, tile_kv: of_mask(q_len, kv_len, tile_q, tile_kv),
+            *tiles, problem.pack, problem.page_size or 1, problem.kv_bits, *problem.itemsizes,
+            lambda tile_q, tile_kv: of_mask(q_len, kv_len, tile_q, tile_kv),
             lambda tile_q, tile_kv: problem.band.turns(q_len, kv_len, tile_q, tile_kv),
         )  # fmt: skip
         self.calls += 1

@@ -16,12 +16,15 @@ import numpy as np
 from ..dropout import keep_mask
 from ..dtypes import numpy_dtype
 from ..errors import InputError, ProgramError
+from ..kv_cache import quantise
+from ..precision.formats import rounded
 from ..problem import AttentionProblem
-from ..program.loops import Axis, Index, Number, Tiles, Visible
+from ..program.loops import Axis, Index, Number, Pages, SameRows, Tiles, Visible
 from ..program.nodes import Load, Loop, Node, Op, Operand, Store, Tensor, Value
 from ..program.recorder import Program
 from ..traffic import Moved, Traffic
 from .evaluate import TileSizes
+from .legal import check_legal
 from .onchip import OnChip
 from .walk import Array, Walk
 
@@ -37,6 +40,7 @@ class Run:
 
 def execute(program: Program, problem: AttentionProblem, tiles: TileSizes, inputs: Mapping[str, Array]) -> Run:
     """Run the program on packed inputs (shapes: see `reference.shapes`). Raises ProgramError."""
+    check_legal(program, problem, tiles)
     machine = Machine(program, problem, tiles, inputs)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         machine.run(program.body)
@@ -69,11 +73,28 @@ def _div(a: Array, b: Array) -> Array:
     return np.where(empty, 0.0, out)  # 0 / 0 = 0
 
 
+def _lazy_maximum(m: Array, new: Array) -> Array:
+    return np.where((m >= new) | (new - m <= LAZY), m, new)
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": _sub, "mul": np.multiply, "div": _div, "maximum": np.maximum, "exp": np.exp, "log": np.log,
     "dot": np.matmul, "rowmax": lambda x: x.max(-1, keepdims=True, initial=-np.inf),
-    "rowsum": lambda x: x.sum(-1, keepdims=True),
+    "rowsum": lambda x: x.sum(-1, keepdims=True), "lazy_maximum": _lazy_maximum,
+    "elu_plus_1": lambda x: np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))),
 }  # fmt: skip
+LAZY = 8 * float(np.log(2))  # FlashAttention-4 rescales where a maximum grows by more than 2^8
+SPARE_PAGES = 3  # of a paged cache: never touched, so filled with NaN, as is what is behind a sequence's last key
+
+
+def block_table(problem: AttentionProblem) -> Array:
+    """Which page of the pool each page of each sequence is in, sequence after sequence: pages in no order, some unused.
+
+    Empty without pages.
+    """
+    page = problem.page_size
+    pages = sum(-(-kv_len // page) for _, kv_len in problem.sequences) if page else 0
+    return np.random.default_rng(0).permutation(pages + SPARE_PAGES)[:pages].astype(np.int32)
 
 
 class Machine(Walk):
@@ -84,6 +105,7 @@ class Machine(Walk):
     ) -> None:
         super().__init__(program, problem, tiles)
         self.accum, self.score = numpy_dtype(problem.accum_dtype), numpy_dtype(str(problem.score_dtype))
+        self.in_tf32 = {role for role in ("io", "score") if problem.number_format(role) == "tf32"}
         self.hbm: dict[str, Array] = {}
         self.written: dict[str, Array] = {}
         self.touched: dict[str, dict[str, Array]] = {}  # {tensor: {kind of access: the thread block, by element}}
@@ -93,21 +115,37 @@ class Machine(Walk):
         self.live: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
         self.block, self.kernel = 0, ""
+        self.narrow: dict[str, tuple[Array, Array]] = {}  # of a narrow KV cache: what is stored, and its scales
+        self.page, self.table = problem.page_size or 1, block_table(problem)
+        for name in ("K", "V") if problem.kv_dtype else ():
+            self.narrow[name] = quantise(np.asarray(inputs[name]), problem.kv_dtype or "", problem.kv_scales)
+        if problem.shared_kv and self.narrow:
+            self.narrow["V"] = self.narrow["K"][0][..., : problem.value_dim], self.narrow["K"][1]
+        scales = {f"{n}_scale": self._scale(x) for n, (_, x) in self.narrow.items()}
+        inputs = {**inputs, "block_table": self.table, **scales}
         for tensor in program.tensors.values():
             if tensor.role == "input" and tensor.name not in inputs:
                 raise ProgramError(f"{program.name} needs the input {tensor.name}; inputs: {', '.join(inputs)}")
         for tensor in program.tensors.values():
             self._allocate(tensor, inputs)
 
+    def _scale(self, scale: Array) -> Array:
+        """Scales in the shape of their tensor: of a whole tensor, without the axis of heads."""
+        return scale[0] if self.problem.kv_scales == "tensor" else scale
+
     def _allocate(self, tensor: Tensor, inputs: Mapping[str, Array]) -> None:
-        dtype = numpy_dtype(self.problem.number_format(tensor.dtype))
         shape = tuple(self._length(tensor, axis) for axis in tensor.axes)
         if tensor.role == "input":
             x = np.asarray(inputs[tensor.name])
             if x.shape != shape:
                 raise InputError(f"input {tensor.name} has shape {x.shape}; this problem's is {shape}")
-            self.hbm[tensor.name] = saturated(x, dtype)
+            if tensor.dtype == "kv":
+                x = self.narrow[tensor.name][0]
+            else:
+                x = saturated(x, numpy_dtype(self.problem.number_format(tensor.dtype)))
+            self.hbm[tensor.name] = self._in_pages(x) if self._is_paged(tensor) else x
             return
+        dtype = numpy_dtype(self.problem.number_format(tensor.dtype))
         self.hbm[tensor.name] = np.zeros(shape, dtype)
         self.written[tensor.name] = np.zeros(shape, bool)
         self.touched[tensor.name] = {kind: np.full(shape, NOBODY) for kind in CONFLICTS}
@@ -120,7 +158,31 @@ class Machine(Walk):
 
     @staticmethod
     def _is_local(tensor: Tensor, axis: Axis) -> bool:
-        return axis.name == "kv_len" and any(a.name == "q_len" for a in tensor.axes)
+        return tensor.shared or (axis.name == "kv_len" and any(a.name == "q_len" for a in tensor.axes))
+
+    def _is_paged(self, tensor: Tensor) -> bool:
+        return self.problem.page_size is not None and tensor.name in ("K", "V", "K_scale", "V_scale")
+
+    def _in_pages(self, x: Array) -> Array:
+        """A cache tensor (kv_heads, rows, columns) in its pages; what no table entry reaches is NaN."""
+        if x.ndim < 3 or x.shape[1] == 1:  # a scale that tokens share
+            return x
+        page = self.page
+        pool = np.full((x.shape[0], (len(self.table) + SPARE_PAGES) * page, x.shape[2]), np.nan, x.dtype)
+        kv = page_start = 0
+        for _, kv_len in self.problem.sequences:
+            positions = np.arange(kv_len)
+            physical = self.table[page_start + positions // page] * page + positions % page
+            pool[:, physical] = x[:, kv : kv + kv_len]
+            kv, page_start = kv + kv_len, page_start + -(-kv_len // page)
+        return pool
+
+    def _physical(self, index: Index) -> Array:
+        """Where the pages of a key tile's rows are."""
+        page, s = self.page, self.sequence
+        local = np.arange(self.at[index].start, self.at[index].stop) - s.kv_start
+        out: Array = self.table[s.page_start + local // page] * page + local % page
+        return out
 
     # -------------------------------------------------------------------------------------------- control
     def run(self, body: list[Node]) -> None:
@@ -159,8 +221,16 @@ class Machine(Walk):
         return tuple(self._positions(tensor, axis, w) for axis, w in zip(tensor.axes, node.piece.where, strict=True))
 
     def _positions(self, tensor: Tensor, axis: Axis, where: Any) -> Any:
-        shift = self.sequence.kv_start if self._is_local(tensor, axis) else 0
+        shift = self.sequence.side(axis)[0] if axis.tiled and self._is_local(tensor, axis) else 0
         match where:
+            case Index(over=Tiles()) if axis.name == "kv_len" and self._is_paged(tensor):
+                return self._physical(where)
+            case Pages(index=index):
+                first = self.sequence.page_start + (self.at[index].start - self.sequence.kv_start) // self.page
+                return slice(first, first + self.number(where.rows))
+            case SameRows(index=index):
+                shift = self.sequence.kv_start - self.sequence.q_start
+                return slice(self.at[index].start - shift, self.at[index].stop - shift)
             case Index(over=Tiles()):
                 return slice(self.at[where].start - shift, self.at[where].stop - shift)
             case Index():
@@ -178,8 +248,12 @@ class Machine(Walk):
         return slice(start - shift, start - shift + length)
 
     def _move(self, node: Load | Store, kind: str, x: Array) -> None:
-        tensor = node.piece.tensor
-        self.moved[tensor.name, kind] += x.size * self.problem.itemsize(tensor.dtype)
+        self.moved[node.piece.tensor.name, kind] += self._bytes_of(x, node.piece.tensor.dtype)
+
+    def _bytes_of(self, x: Array, role: str) -> int:
+        if role == "kv":  # a row of a narrow cache is a whole number of bytes
+            return int(x.size // x.shape[-1] * -(-x.shape[-1] * self.problem.kv_bits // 8))
+        return x.size * self.problem.itemsize(role)
 
     def _load(self, node: Load) -> None:
         name, where = node.piece.tensor.name, self._piece(node)
@@ -242,8 +316,10 @@ class Machine(Walk):
     # -------------------------------------------------------------------------------------------- on chip
     def _get(self, a: Operand) -> Any:
         if isinstance(a, Value):
-            return self.values[a] if a.of is None else self._get(a.of).T
-        return self.accum.type(1 / np.sqrt(self.problem.head_dim)) if a == "scale" else a
+            if a.of is None:
+                return self.values[a]
+            return self._get(a.of).T if a.turned else self._get(a.of)[:, : self.number(a.shape[1])]
+        return self.accum.type(self.problem.scale) if a == "scale" else a
 
     def _op(self, op: Op) -> None:
         args = [self._get(a) for a in op.args]
@@ -263,6 +339,16 @@ class Machine(Walk):
             case "mask":
                 i, j = (self.columns(e) for e in op.extra)
                 return np.where(self.sees(i, j), args[0], -np.inf)
+            case "hide":
+                return np.where(self.sees(*(self.columns(e) for e in op.extra)), args[0], 0.0)
+            case "softcap":
+                return self.problem.softcap * np.tanh(args[0] / self.problem.softcap)
+            case "uncap":
+                return args[0] * (1 - np.tanh(args[1] / self.problem.softcap) ** 2)
+            case "alibi":
+                return args[0] - self._per_row(args[1], op.extra[0]) * self._distances(*op.extra)
+            case "per_row":
+                return self._per_row(args[0], op.extra[0])
             case "drop":
                 return args[0] * self._keep(op) / (1 - self.problem.dropout)
             case "keep":
@@ -274,14 +360,35 @@ class Machine(Walk):
         return OPERATIONS[op.kind](*args)
 
     def _rounded(self, a: Operand, x: Array) -> Array:
-        """Matrix units take inputs in the score format and accumulate wider; loaded tiles are in theirs already."""
-        computed = isinstance(a, Value) and a.base.source is None
-        return saturated(x, self.score).astype(self.accum) if computed else x
+        """Matrix units take computed inputs in the score format and loaded tiles in theirs, and accumulate wider.
+
+        Loaded tiles have been rounded to their format already, but for tf32, which memory holds as fp32.
+        """
+        assert isinstance(a, Value)
+        source = a.base.source
+        if (source.dtype if source else "score") in self.in_tf32:
+            return rounded(x, "tf32").astype(self.accum)
+        return x if source else saturated(x, self.score).astype(self.accum)
 
     def _keep(self, op: Op) -> Array:
         h, g, i, j = op.extra
         head = self.at[h].start * self.problem.group + self.at[g].start
-        return keep_mask(head, self.columns(i), self.columns(j), self.problem.dropout)
+        return keep_mask(self.problem, head, self.columns(i), self.columns(j))
+
+    def _per_row(self, per_head: Array, i: Index) -> Array:
+        """A number of each head of the rows of a tile, as a column: packed rows are of several heads."""
+        column: Array = per_head[self._local(i) % self.problem.pack]
+        return column
+
+    def _distances(self, i: Index, j: Index) -> Array:
+        """|q + kv_len - q_len - k| of every query and key of two tiles, for ALiBi."""
+        pack, s = self.problem.pack, self.sequence
+        own = self._local(i) // pack + (s.kv_len - s.q_len // pack)
+        distance: Array = np.abs(own[:, None] - (self.columns(j) - s.kv_start)[None])
+        return distance
+
+    def _local(self, i: Index) -> Array:
+        return self.columns(i) - self.sequence.q_start
 
     def _hold(self, value: Value, reuses: Value | None) -> None:
         """Books a new value; the operand whose room it takes is still there, and is not counted twice."""
@@ -292,7 +399,7 @@ class Machine(Walk):
             self.peak[kind] = max(self.peak[kind], self.live[kind] - freed)
 
     def _bytes(self, value: Value) -> int:
-        return self.values[value].size * self.problem.itemsize(value.dtype)
+        return self._bytes_of(self.values[value], value.dtype)
 
     def _release(self, value: Value) -> None:
         if value in self.held:

@@ -6,14 +6,22 @@ from functools import lru_cache
 
 from ..problem import AttentionProblem
 from ..program.recorder import Program
-from ..sizes import product
-from .evaluate import Evaluator, TileSizes, size_of
+from ..sizes import name, size
+from .evaluate import Evaluator, TileSizes, bytes_of
 
 
 @lru_cache
 def _compiled(program: Program) -> Evaluator:
     tensors = program.tensors.values()
-    return Evaluator([product(tuple(a.length for a in t.axes)) * size_of(t.dtype) for t in tensors])
+    return Evaluator([bytes_of(tuple(a.length for a in t.axes), t.dtype) for t in tensors])
+
+
+@lru_cache
+def _per_sequence(program: Program) -> tuple[bool, ...]:
+    """Whether each tensor has a part for every sequence."""
+    lengths = {name("q_len"), name("kv_len")}
+    names = [{size(a) for axis in t.axes for a in axis.length.all_atoms()} for t in program.tensors.values()]
+    return tuple(bool(n & lengths) and not t.shared for n, t in zip(names, program.tensors.values(), strict=True))
 
 
 def footprint(program: Program, problem: AttentionProblem, tiles: TileSizes) -> dict[str, int]:
@@ -21,6 +29,6 @@ def footprint(program: Program, problem: AttentionProblem, tiles: TileSizes) -> 
     out = dict.fromkeys(program.tensors, 0)
     for length, sequences in problem.lengths():
         sizes = _compiled(program)(problem, length, 1, tiles)
-        for name, size in zip(out, sizes, strict=True):
-            out[name] += sequences * size
+        for tensor, one, each in zip(out, sizes, _per_sequence(program), strict=True):
+            out[tensor] = out[tensor] + sequences * one if each else one
     return out

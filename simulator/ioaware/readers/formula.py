@@ -8,12 +8,12 @@ from __future__ import annotations
 import linecache
 from typing import Any, NamedTuple
 
-from ..masks import FULL
+from ..masks import FULL, Statistics
 from ..problem import AttentionProblem
 from ..program.recorder import Program
 from ..sizes import ONE, Atom, Ceil, Least, Monomial, Name, Size, Whole, ceil, least, name, size
 from .algebra import Statistic, accesses
-from .evaluate import TileSizes
+from .evaluate import Evaluator, TileSizes
 
 ORDER = ("batch", "kv_heads", "group", "N", "q_len", "kv_len", "head_dim", "value_dim", "tile_q", "tile_kv")
 
@@ -110,7 +110,7 @@ def statistic_of_full(a: Statistic) -> Size:
     """A mask statistic where every pair is visible: products of lengths and tile counts."""
     q, kv = name("q_len"), name("kv_len")
     rows, cols = ceil(q, a.tile_q), ceil(kv, a.tile_kv)
-    return {"tiles": rows * cols, "rows": q * cols, "cols": kv * rows, "cells": q * kv}[a.what]
+    return {"tiles": rows * cols, "rows": q * cols, "cols": kv * rows, "cells": q * kv, "last": rows}[a.what]
 
 
 def statistics_used(program: Program, problem: AttentionProblem, tiles: TileSizes) -> dict[str, int]:
@@ -118,13 +118,14 @@ def statistics_used(program: Program, problem: AttentionProblem, tiles: TileSize
 
     Of one sequence, as the batch is a factor of the closed form; of all sequences together if their lengths differ.
     """
-    total_, together = [0, 0, 0, 0], isinstance(problem.q_len, tuple)
-    for (q_len, kv_len), n in problem.lengths():
-        found = problem.band.statistics(q_len, kv_len, tiles.q, tiles.kv)
-        total_ = [a + (n if together else 1) * b for a, b in zip(total_, found, strict=True)]
-    values = dict(zip(("tiles", "rows", "cols", "cells"), total_, strict=True))
-    mentioned = {x.what for a in accesses(program) for x in a.total.atoms() if isinstance(x, Statistic)}
-    return {what: values[what] for what in values if what in mentioned}
+    together = isinstance(problem.q_len, tuple)
+    mentioned = {x for a in accesses(program) for x in a.total.atoms() if isinstance(x, Statistic)}
+    values: dict[str, int] = {}
+    for statistic in sorted(mentioned, key=lambda x: Statistics._fields.index(x.what)):
+        value = Evaluator([size(statistic)])
+        each = ((n if together else 1) * value(problem, length, 1, tiles)[0] for length, n in problem.lengths())
+        values[statistic.what] = sum(each)
+    return values
 
 
 def pretty(e: Size) -> str:

@@ -17,9 +17,9 @@ from ..program.lifetimes import kept
 from ..program.loops import Extent, Index, Seen, Tiles, rows
 from ..program.nodes import Load, Loop, Node, Op, Shape, Value
 from ..program.recorder import Program
-from ..sizes import Atom, Size, Whole, least, product, size
+from ..sizes import Atom, Ceil, Size, Whole, ceil, least, size
 from .algebra import nodes
-from .evaluate import Evaluator, TileSizes, size_of
+from .evaluate import Evaluator, TileSizes, bytes_of
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,11 @@ def room(shape: Shape, role: str) -> Whole:
             assert isinstance(over, Tiles)
             limit = rows(over.span).map(longest) if isinstance(over.span, Index) else over.span.length
             return least(over.step, limit)
+        if isinstance(a, Ceil):
+            return ceil(a.over.map(longest), a.by)
         return a.index.axis.length if isinstance(a, Seen) else size(a)
 
-    return Whole(product(shape).map(longest) * size_of(role))
+    return Whole(bytes_of(tuple(s.map(longest) for s in shape), role))
 
 
 def _sum(values: Iterable[Value]) -> Size:
@@ -157,5 +159,6 @@ def _targets(file: str) -> dict[int, list[str]]:
     out: dict[int, list[str]] = {}
     for node in ast.walk(ast.parse("".join(linecache.getlines(file)))):
         if isinstance(node, ast.Assign):
-            out[node.lineno] = [n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+            names = [n for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+            out[node.lineno] = [n.id for n in sorted(names, key=lambda n: n.col_offset)]
     return out

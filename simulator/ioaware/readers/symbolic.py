@@ -56,7 +56,9 @@ def _statistic(a: Statistic, mask: str | None) -> Any:
 def _causal(what: str, tile_q: Any, tile_kv: Any) -> Any:
     n = symbol("q_len")
     tiles = n * (n + sympy.Max(tile_q, tile_kv)) / (2 * tile_q * tile_kv)
-    return {"tiles": tiles, "rows": tile_q * tiles, "cols": tile_kv * tiles, "cells": tile_q * tile_kv * tiles}[what]
+    last = sympy.ceiling(tile_kv / tile_q)  # the query tiles that reach the last keys
+    sums = {"tiles": tiles, "rows": tile_q * tiles, "cols": tile_kv * tiles, "cells": tile_q * tile_kv * tiles}
+    return {**sums, "last": last}[what]
 
 
 def _band(what: str, tile_q: Any, tile_kv: Any) -> Any:
@@ -68,5 +70,6 @@ def _band(what: str, tile_q: Any, tile_kv: Any) -> Any:
     tiles = sympy.Max(0, end - begin)
     keys = sympy.Max(0, sympy.Min(end * tile_kv, m) - begin * tile_kv)
     rows = last - i * tile_q
-    term = {"tiles": tiles, "rows": rows * tiles, "cols": keys, "cells": rows * keys}[what]
+    reaches = sympy.Piecewise((1, sympy.And(end * tile_kv >= m, tiles > 0)), (0, True))
+    term = {"tiles": tiles, "rows": rows * tiles, "cols": keys, "cells": rows * keys, "last": reaches}[what]
     return sympy.Sum(term, (i, 0, sympy.ceiling(n / tile_q) - 1))

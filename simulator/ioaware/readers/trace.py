@@ -72,6 +72,11 @@ def trace(program: Program, problem: AttentionProblem, tiles: TileSizes) -> Trac
         raise InputError(f"{program.name} is a backward pass: traces are of forward passes; use --direction fwd")
     if problem.padding:
         raise InputError("mask=padding: an additive mask is no word of the machine; the nearest that is one is full")
+    if not problem.plain:
+        raise InputError(
+            "a score that is changed by more than a mask is no word of the machine, nor is a paged, narrow or latent "
+            "cache; leave scale, soft cap, ALiBi, bias, sinks, packing and the cache's options out"
+        )
     if sum(counted(program, problem, tiles)) > MOST_OPERATIONS:
         raise _too_long(program)
     tracer = _Tracer(program, problem, tiles)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ProgramError
 from ..problem import ROLES, AttentionProblem
-from ..program.loops import Axis, Extent, Fetched, Index, Seen, Tiles, Visible
+from ..program.loops import Axis, Extent, Fetched, Index, SameRows, Seen, Tiles, Visible
 from ..program.nodes import Loop
 from ..program.recorder import Program
 from ..sizes import Atom, Ceil, Name, Size
@@ -45,6 +45,7 @@ class Sequence(NamedTuple):
     kv_start: int
     q_len: int
     kv_len: int
+    page_start: int = 0  # its first entry of the block table
 
     def side(self, axis: Axis) -> tuple[int, int]:
         """(start, length) of the query or key rows."""
@@ -64,7 +65,8 @@ class Walk:
         self.sizes: dict[str, int] = {
             "batch": len(problem.sequences), "kv_heads": problem.kv_heads or 1, "group": problem.group,
             "head_dim": problem.head_dim, "value_dim": problem.value_dim or 1, "tile_q": tiles.q, "tile_kv": tiles.kv,
-            **widths,
+            "splits": tiles.splits, "pack": problem.pack, "page_size": problem.page_size or 1,
+            "kv_bits": problem.kv_bits, **widths,
         }  # fmt: skip
 
     def number(self, e: Size, lengths: dict[str, int] | None = None) -> int:
@@ -95,11 +97,11 @@ class Walk:
             spans = self.tiles(over) if over.seen_by is None else self.visible(over, over.seen_by)
             yield from spans if over.turns_with is None else self.back_and_forth(index, self.at[over.turns_with], spans)
         elif over.name == "batch":
-            q = kv = 0
+            q = kv = pages = 0
             for n, (q_len, kv_len) in enumerate(self.problem.sequences):
-                self.sequence = Sequence(q, kv, q_len, kv_len)
+                self.sequence = Sequence(q, kv, q_len, kv_len, pages)
                 yield Span(n, n + 1, n)
-                q, kv = q + q_len, kv + kv_len
+                q, kv, pages = q + q_len, kv + kv_len, pages + -(-kv_len // (self.problem.page_size or 1))
         else:
             yield from (Span(n, n + 1, n) for n in range(self.number(over.length)))
 
@@ -138,8 +140,10 @@ class Walk:
         s = self.sequence
         return self.problem.band.sees(q[:, None] - s.q_start, kv[None] - s.kv_start, s.q_len, s.kv_len)
 
-    def columns(self, where: Index | Visible) -> Array:
+    def columns(self, where: Index | Visible | SameRows) -> Array:
         """The packed positions of an iteration's rows, or of all visible tiles' rows."""
+        if isinstance(where, SameRows):
+            return self.columns(where.index) - self.sequence.kv_start + self.sequence.q_start
         if isinstance(where, Index):
             return np.arange(self.at[where].start, self.at[where].stop)
         spans = [np.arange(s.start, s.stop) for s in self.visible(where.tiles, where.to)]
