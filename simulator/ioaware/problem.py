@@ -111,7 +111,10 @@ class AttentionProblem:
         self._put("dtype", canonical(self.dtype))
         self._put("score_dtype", canonical(self.score_dtype or self.dtype, "score_dtype"))
         self._put("accum_dtype", canonical(self.accum_dtype, "accum_dtype"))
+        if self.accum_dtype == "tf32":
+            raise refuse("accum_dtype", "tf32", "matrix units round their inputs to tf32, and accumulate wider", "fp32")
         self._check_mask()
+        self._check_lengths_of_mask()
         if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
             above = isinstance(self.dropout, (int, float)) and self.dropout >= 1
             raise refuse("dropout", self.dropout, "a probability in [0, 1)", 0.999 if above else 0.0)
@@ -154,6 +157,10 @@ class AttentionProblem:
             raise unknown("mask", self.mask, MASKS, f"known: {', '.join(MASKS)}, or a Mask of ioaware.masks")
         self._put("padding", self.padding or self.mask == "padding")
         self._put("mask", CAUSAL if self.mask == "causal" else FULL)
+
+    def _check_lengths_of_mask(self) -> None:
+        for length, _ in self.lengths():
+            self.band.check(*length)
 
     def _check_scores(self) -> None:
         if self.softmax_scale is not None:

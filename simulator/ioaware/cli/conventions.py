@@ -95,7 +95,7 @@ def _defaults(arguments: list[str]) -> dict[str, Any]:
     except IoawareError:
         if not set(arguments) & set(INFORMATIVE):
             raise
-    return {**dict.fromkeys(("simulate", "fits", "cite", "config"), values), **values} if values else {}
+    return {**dict.fromkeys(("simulate", "fits", "cite", "config", "parallel"), values), **values} if values else {}
 
 
 def read_config(path: str) -> dict[str, Any]:

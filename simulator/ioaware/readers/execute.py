@@ -19,6 +19,7 @@ from ..errors import InputError, ProgramError
 from ..kv_cache import quantise
 from ..precision.formats import rounded
 from ..problem import AttentionProblem
+from ..program.attention import KV_LEN
 from ..program.loops import Axis, Index, Number, Pages, SameRows, Tiles, Visible
 from ..program.nodes import Load, Loop, Node, Op, Operand, Store, Tensor, Value
 from ..program.recorder import Program
@@ -161,12 +162,10 @@ class Machine(Walk):
         return tensor.shared or (axis.name == "kv_len" and any(a.name == "q_len" for a in tensor.axes))
 
     def _is_paged(self, tensor: Tensor) -> bool:
-        return self.problem.page_size is not None and tensor.name in ("K", "V", "K_scale", "V_scale")
+        return self.problem.page_size is not None and KV_LEN in tensor.axes and tensor.name.startswith(("K", "V"))
 
     def _in_pages(self, x: Array) -> Array:
         """A cache tensor (kv_heads, rows, columns) in its pages; what no table entry reaches is NaN."""
-        if x.ndim < 3 or x.shape[1] == 1:  # a scale that tokens share
-            return x
         page = self.page
         pool = np.full((x.shape[0], (len(self.table) + SPARE_PAGES) * page, x.shape[2]), np.nan, x.dtype)
         kv = page_start = 0
