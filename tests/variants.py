@@ -26,7 +26,6 @@ REFUSED = {
 }  # fmt: skip
 SOFTMAX = {f.__name__: f for a in ALGORITHMS if a.softmax for f in (a.forward, a.unsplit, a.backward) if f}
 LATENT = ("mla", "mla_unsplit")  # texts that find V in the columns of K
-WHOLE_ROWS = ("naive", "naive_backward")  # texts whose softmax takes a row's visible keys in one piece, without gaps
 BACKWARD = tuple(name for name in SOFTMAX if "backward" in name)
 ABLE = tuple(f for name, f in SOFTMAX.items() if name not in (*REFUSED, *LATENT, *BACKWARD))
 

@@ -17,7 +17,8 @@ from types import ModuleType
 from .algorithms import Algorithm
 from .errors import InputError, ProgramError, VerificationError
 from .problem import AttentionProblem
-from .program.recorder import GRADIENTS, record
+from .program.attention import GRADIENTS
+from .program.recorder import record
 from .readers.evaluate import TileSizes
 
 SMALL = {"q_len": 37, "kv_len": 41, "batch": 2, "head_dim": 5, "value_dim": 5}  # ragged for every tile below

@@ -17,6 +17,7 @@ from .program.recorder import Program, record
 from .readers.algebra import Statistic
 from .readers.count import has_closed_form, total_of, traffic_quantities
 from .readers.evaluate import Evaluator, TileSizes
+from .readers.legal import whole_pages
 from .readers.onchip import on_chip, total_bytes
 from .sizes import Ceil, Name, Size
 from .units import LARGEST
@@ -52,13 +53,13 @@ class Choice:
         if self.given:
             return _given(program, problem, device, self.given)
         if self.rule == "paper":
-            return paper_tiles(program, problem, device)
+            return _in_pages(paper_tiles(program, problem, device), problem)
         if self.rule == "shipped":
             from .shipped import shipped_tiles
 
             shipped = shipped_tiles(algorithm, program, problem, device)
             if shipped is not None:
-                return Schedule(shipped[0], "shipped", shipped[1])
+                return _in_pages(Schedule(shipped[0], "shipped", shipped[1]), problem)
         return best_tiles(program, problem, device.sram_bytes)
 
     def split(self, schedule: Schedule, problem: AttentionProblem, device: Device) -> Schedule:
@@ -104,6 +105,13 @@ def _repaired(parts: list[str]) -> TileSizes:
     return TileSizes(*sides)
 
 
+def _in_pages(schedule: Schedule, problem: AttentionProblem) -> Schedule:
+    """The same with the longest key tile up to the rule's that is whole pages, or lies in one."""
+    page, kv = problem.page_size or 1, schedule.tiles.kv
+    legal = kv // page * page or max(n for n in range(1, kv + 1) if page % n == 0)
+    return schedule if legal == kv else schedule._replace(tiles=schedule.tiles._replace(kv=legal))
+
+
 def _given(program: Program, problem: AttentionProblem, device: Device, tiles: TileSizes) -> Schedule:
     held = on_chip(program, problem, tiles).total
     if held > device.sram_bytes:
@@ -130,7 +138,7 @@ def paper_tiles(program: Program, problem: AttentionProblem, device: Device) -> 
 
 
 # ------------------------------------------------------------------------------------------------ searching
-@lru_cache
+@lru_cache(1024)
 def tile_sizes(length: int) -> tuple[int, ...]:
     """The legal tile sizes for an axis: multiples of 16 up to 4,096 rows, of 256 up to 65,536, of 4,096 up to 2^20, ...
 
@@ -215,7 +223,7 @@ def _square_tiles(need: _Need) -> Schedule:
 
 def _whole_pages(sizes: tuple[int, ...], page: int) -> tuple[int, ...]:
     """The key tiles that are whole numbers of pages, or lie in one."""
-    return tuple(s for s in sizes if s % page == 0 or page % s == 0) or (page,)
+    return tuple(s for s in sizes if whole_pages(s, page)) or (page,)
 
 
 class _Need:
@@ -309,7 +317,7 @@ class _Cost:
         return Statistics(max(-(-cols // tile_kv), -(-rows // tile_q)), rows, cols, pairs)
 
 
-@lru_cache
+@lru_cache(1024)
 def _cost_evaluator(program: Program) -> tuple[Evaluator, bool]:
     """Total issued bytes, and whether they can only fall as tiles grow, the mask's statistics given."""
     total = total_of(program, traffic_quantities, lambda key: 2 if key[-1] == "add" else 1)

@@ -24,7 +24,7 @@ from .bounds import lower_bound
 from .cli.options import problem as problem_of
 from .cli.simulate import simulate as command
 from .dtypes import FLOATS
-from .errors import InputError, ProgramError, VerificationError
+from .errors import InputError, VerificationError
 from .kv_cache import BITS
 from .parallel import SCHEMES, Scheme
 from .parallel.count import count as count_devices
@@ -34,7 +34,8 @@ from .precision.measure import inputs as precision_inputs
 from .precision.measure import measured
 from .precision.methods import METHODS
 from .problem import KV_SCALES, AttentionProblem
-from .program.recorder import GRADIENTS, record
+from .program.attention import GRADIENTS
+from .program.recorder import record
 from .program_file import TOLERANCE
 from .readers.count import count, has_closed_form
 from .readers.evaluate import TileSizes
@@ -194,7 +195,7 @@ def refusal(text: Callable[..., None], problem: AttentionProblem, *, softmax: bo
     try:
         program = record(text, problem.features)
         run = execute(program, problem, TILES, inputs)
-    except (InputError, ProgramError) as e:
+    except InputError as e:
         return str(e).replace(text.__name__, "it")
     what = f"{program.name}, {problem}"
     for name in (n for n in ("O", *GRADIENTS) if n in program.tensors and program.tensors[n].role == "output"):

@@ -27,7 +27,7 @@ from ioaware.readers.walk import walked
 from ioaware.traffic import Moved, Traffic
 from tests.property.test_readers_agree import SAVED, check_values, expected_and_inputs
 from tests.strategies_masks import KINDS
-from tests.variants import BACKWARD, LATENT, REFUSED, SOFTMAX, WHOLE_ROWS, counted, ran, self_attention, variants
+from tests.variants import BACKWARD, LATENT, REFUSED, SOFTMAX, counted, ran, self_attention, variants
 
 LINEAR = {f.__name__: f for f in (linear_recurrent, linear_chunkwise)}
 seeds = st.integers(0, 99)
@@ -37,8 +37,7 @@ seeds = st.integers(0, 99)
 def drawn_for(name):
     """Variants that the text can do."""
     fixed = {"shared_kv": True} if name in LATENT else {"direction": "bwd"} if name in BACKWARD else {}
-    kinds = ("band",) if name in WHOLE_ROWS else KINDS
-    return variants(without=REFUSED.get(name, ()), kinds=kinds, cached=name not in BACKWARD, **fixed)
+    return variants(without=REFUSED.get(name, ()), kinds=KINDS, cached=name not in BACKWARD, **fixed)
 
 
 def check_agreement(text, problem, sizes, seed):

@@ -24,6 +24,7 @@ from ioaware.program.loops import Seen, SeesLast, Tiles
 from ioaware.program.recorder import Recorder
 from ioaware.readers import algebra, count, execute
 from ioaware.readers.evaluate import TileSizes
+from ioaware.readers.storage import Storage
 from ioaware.sizes import ceil, name, product, size
 from tests.property import test_variant_laws as laws
 from tests.property.test_variants import check_agreement
@@ -97,12 +98,12 @@ def test_runs_refute_a_wrong_closed_form(mutant, owner, attribute, check, monkey
 
 
 # ------------------------------------------------------------------------------------------------ runs
-RIGHT_PHYSICAL, RIGHT_IN_PAGES = execute.Machine._physical, execute.Machine._in_pages
-RIGHT_RESULT, RIGHT_SCALE = execute.Machine._result, execute.Machine._scale
+RIGHT_PHYSICAL, RIGHT_IN_PAGES = Storage.rows, Storage.in_pages
+RIGHT_RESULT, RIGHT_ADDED = execute.Machine._result, Storage.added
 
 
-def one_page_off(self, index):
-    return RIGHT_PHYSICAL(self, index) - self.page
+def one_page_off(self, tile, sequence):
+    return RIGHT_PHYSICAL(self, tile, sequence) - self.page
 
 
 def pages_of_nobody_are_zero(self, x):
@@ -128,8 +129,8 @@ def nothing_is_hidden(self, op, args):
     return args[0] if op.kind == "hide" else RIGHT_RESULT(self, op, args)
 
 
-def scales_are_one(self, scale):
-    return np.ones_like(RIGHT_SCALE(self, scale))
+def scales_are_one(self):
+    return {name: np.ones_like(x) if "scale" in name else x for name, x in RIGHT_ADDED(self).items()}
 
 
 def chunks_are_the_recurrence():
@@ -140,19 +141,19 @@ def chunks_are_the_recurrence():
 @pytest.mark.parametrize(
     ("mutant", "attribute", "check"),
     [
-        (one_page_off, "_physical", agrees(but(page_size=2))),
-        (pages_of_nobody_are_zero, "_in_pages",
+        (one_page_off, "rows", agrees(but(page_size=2))),
+        (pages_of_nobody_are_zero, "in_pages",
          obeys(laws.test_what_no_table_entry_reaches_is_never_read, but(page_size=4), text=flash2, seed=0)),
         (top_left_distances, "_distances", agrees(but(alibi=True))),
         (distances_of_rows, "_distances", agrees(but(alibi=True).packed())),
         (every_row_is_of_the_first_head, "_per_row", agrees(but(sink=True).packed())),
         (nothing_is_hidden, "_result", chunks_are_the_recurrence),
-        (scales_are_one, "_scale", agrees(but(kv_dtype="int8"))),
+        (scales_are_one, "added", agrees(but(kv_dtype="int8"))),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )  # fmt: skip
 def test_values_refute_a_wrong_run(mutant, attribute, check, monkeypatch):
-    check_caught(check, monkeypatch, execute.Machine, attribute, mutant)
+    check_caught(check, monkeypatch, Storage if hasattr(Storage, attribute) else execute.Machine, attribute, mutant)
 
 
 # ------------------------------------------------------------------------------------------------ what is recorded

@@ -21,6 +21,23 @@ KV_HEADS, GROUP = Axis("kv_heads", name("kv_heads"), "h"), Axis("group", name("g
 PACK, PAGES = Axis("pack", name("pack")), Axis("pages", ceil(name("kv_len"), name("page_size")), tiled=True)
 UNIT = Axis("1", ONE)
 
+BATCH = Axis("batch", name("batch"), "b")
+HEAD_DIM, VALUE_DIM = Axis("head_dim", name("head_dim")), Axis("value_dim", name("value_dim"))
+
+_HEADS = (KV_HEADS, GROUP)
+TENSORS: dict[str, tuple[tuple[Axis, ...], str]] = {  # what a parameter's name means: axes, dtype role
+    **dict.fromkeys(("Q", "dQ"), ((*_HEADS, Q_LEN, HEAD_DIM), "io")),
+    **dict.fromkeys(("O", "dO"), ((*_HEADS, Q_LEN, VALUE_DIM), "io")),
+    **dict.fromkeys(("K", "dK"), ((KV_HEADS, KV_LEN, HEAD_DIM), "io")),
+    **dict.fromkeys(("V", "dV"), ((KV_HEADS, KV_LEN, VALUE_DIM), "io")),
+    **dict.fromkeys(("L", "l", "m"), ((*_HEADS, Q_LEN, UNIT), "stat")),
+    **dict.fromkeys(("P", "P_dropped"), ((*_HEADS, Q_LEN, KV_LEN), "score")),
+    "keep": ((*_HEADS, Q_LEN, KV_LEN), "byte"),
+}
+OPTIONAL = ("keep", "P_dropped")  # given only with dropout
+CACHE = ("K", "V")
+ALWAYS_INPUT = ("Q", "K", "V", "dO")
+GRADIENTS = ("dQ", "dK", "dV")
 SCALES = {"tensor": (UNIT, UNIT), "head": (KV_HEADS, UNIT, UNIT), "token": (KV_HEADS, KV_LEN, UNIT)}
 SAVED = {"L", "l", "P"}  # any of these has in it what was done to the scores
 MODIFIERS = ("padding", "softcap", "alibi", "bias")  # what score_mod does besides the mask

@@ -5,7 +5,7 @@ from __future__ import annotations
 import linecache
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 from ..errors import ProgramError
 from ..sizes import ONE, Size, product
@@ -235,6 +235,14 @@ class Op:
 
 
 Node: TypeAlias = Loop | Load | Store | Op
+
+
+class Frame(NamedTuple):
+    """A loop body that is being recorded: its nodes, its scope, and the loop indices that it knows."""
+
+    body: list[Node]
+    scope: object
+    indices: tuple[Index, ...]
 
 
 def show(shape: Shape) -> str:

@@ -12,15 +12,48 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import InputError, ProgramError, closest
 from ..problem import ROLES, Features
 from ..sizes import ONE, Size, ceil, name, size
-from .attention import GROUP, KV_HEADS, KV_LEN, MODIFIERS, Q_LEN, UNIT, AttentionOps, unsupported
+from .attention import (
+    ALWAYS_INPUT,
+    BATCH,
+    CACHE,
+    GRADIENTS,
+    GROUP,
+    HEAD_DIM,
+    KV_HEADS,
+    KV_LEN,
+    MODIFIERS,
+    OPTIONAL,
+    Q_LEN,
+    TENSORS,
+    UNIT,
+    VALUE_DIM,
+    AttentionOps,
+    unsupported,
+)  # fmt: skip
 from .lifetimes import annotate
 from .loops import Axis, Index, Number, Pages, SameRows, Tiles, Visible, Walk, rows
-from .nodes import Load, Loop, Node, Op, Operand, Piece, Shape, Store, Tensor, Value, broadcast, fail, show, user_line
+from .nodes import (
+    Frame,
+    Load,
+    Loop,
+    Node,
+    Op,
+    Operand,
+    Piece,
+    Shape,
+    Store,
+    Tensor,
+    Value,
+    broadcast,
+    fail,
+    show,
+    user_line,
+)
 from .signature import signature
 
 
@@ -41,25 +74,6 @@ class Program:
     def backward(self) -> bool:
         """Whether it computes gradients: it is given dO."""
         return "dO" in self.tensors
-
-
-BATCH = Axis("batch", name("batch"), "b")
-HEAD_DIM, VALUE_DIM = Axis("head_dim", name("head_dim")), Axis("value_dim", name("value_dim"))
-
-_HEADS = (KV_HEADS, GROUP)
-TENSORS: dict[str, tuple[tuple[Axis, ...], str]] = {  # what a parameter's name means: axes, dtype role
-    **dict.fromkeys(("Q", "dQ"), ((*_HEADS, Q_LEN, HEAD_DIM), "io")),
-    **dict.fromkeys(("O", "dO"), ((*_HEADS, Q_LEN, VALUE_DIM), "io")),
-    **dict.fromkeys(("K", "dK"), ((KV_HEADS, KV_LEN, HEAD_DIM), "io")),
-    **dict.fromkeys(("V", "dV"), ((KV_HEADS, KV_LEN, VALUE_DIM), "io")),
-    **dict.fromkeys(("L", "l", "m"), ((*_HEADS, Q_LEN, UNIT), "stat")),
-    **dict.fromkeys(("P", "P_dropped"), ((*_HEADS, Q_LEN, KV_LEN), "score")),
-    "keep": ((*_HEADS, Q_LEN, KV_LEN), "byte"),
-}
-OPTIONAL = ("keep", "P_dropped")  # given only with dropout
-CACHE = ("K", "V")
-ALWAYS_INPUT = ("Q", "K", "V", "dO")
-GRADIENTS = ("dQ", "dK", "dV")
 
 
 @lru_cache(maxsize=1024)
@@ -96,14 +110,6 @@ def _call(function: Callable[..., None], recorder: Recorder, file: str) -> None:
 
         lines = [frame.lineno for frame in extract_tb(e.__traceback__) if frame.filename == file]
         fail(f"{type(e).__name__}: {e}", lines[-1] if lines else function.__code__.co_firstlineno, file)
-
-
-class Frame(NamedTuple):
-    """A loop body that is being recorded: its nodes, its scope, and the loop indices that it knows."""
-
-    body: list[Node]
-    scope: object
-    indices: tuple[Index, ...]
 
 
 class Recorder(AttentionOps):

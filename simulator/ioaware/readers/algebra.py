@@ -128,7 +128,7 @@ def nodes(body: list[Node], loops: Loops = ()) -> Iterator[tuple[Load | Store | 
             yield node, loops
 
 
-@lru_cache
+@lru_cache(1024)
 def accesses(program: Program) -> tuple[Access, ...]:
     """Every load and store of a program, in the order of its text."""
     return tuple(Access(n, loops) for n, loops in nodes(program.body) if isinstance(n, (Load, Store)))

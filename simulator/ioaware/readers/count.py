@@ -31,7 +31,7 @@ class Work(NamedTuple):
 
 
 # ------------------------------------------------------------------------------------------------ what is counted
-@lru_cache
+@lru_cache(1024)
 def traffic_quantities(program: Program) -> tuple[Quantity, ...]:
     """Bytes per (kernel, tensor, kind)."""
     return tuple(
@@ -40,7 +40,7 @@ def traffic_quantities(program: Program) -> tuple[Quantity, ...]:
     )
 
 
-@lru_cache
+@lru_cache(1024)
 def tensor_quantities(program: Program) -> tuple[Quantity, ...]:
     """Bytes per (tensor, kind): every moving tensor has all three kinds, in order, so that `count` need not sort."""
     moving = dict.fromkeys(a.tensor.name for a in accesses(program))
@@ -48,7 +48,7 @@ def tensor_quantities(program: Program) -> tuple[Quantity, ...]:
     return (*slots, *((key[1:], words, loops) for key, words, loops in traffic_quantities(program)))
 
 
-@lru_cache
+@lru_cache(1024)
 def work_quantities(program: Program) -> tuple[Quantity, ...]:
     """Thread blocks, flops and exponentials per kernel, shared-memory operand reads per (kernel, tensor)."""
     grids = {str(loops[0].kernel): tuple(n for n in loops if n.kernel) for _, loops in nodes(program.body) if loops}
@@ -69,7 +69,7 @@ def work_quantities(program: Program) -> tuple[Quantity, ...]:
 Quantities: TypeAlias = Callable[[Program], tuple[Quantity, ...]]
 
 
-@lru_cache
+@lru_cache(1024)
 def _compiled(program: Program, quantities: Quantities) -> tuple[tuple[Key, ...], Evaluator] | None:
     """The keys and one function for all sums; None without a closed form."""
     try:
@@ -79,7 +79,7 @@ def _compiled(program: Program, quantities: Quantities) -> tuple[tuple[Key, ...]
     return tuple(forms), Evaluator(list(forms.values()))
 
 
-@lru_cache
+@lru_cache(1024)
 def closed_forms(program: Program, quantities: Quantities) -> dict[Key, Size]:
     """Every quantity summed over its loops, symbolically. Raises NoClosedForm."""
     forms: dict[Key, Size] = {}

@@ -16,10 +16,8 @@ import numpy as np
 from ..dropout import keep_mask
 from ..dtypes import numpy_dtype
 from ..errors import InputError, ProgramError
-from ..kv_cache import quantise
 from ..precision.formats import rounded
 from ..problem import AttentionProblem
-from ..program.attention import KV_LEN
 from ..program.loops import Axis, Index, Number, Pages, SameRows, Tiles, Visible
 from ..program.nodes import Load, Loop, Node, Op, Operand, Store, Tensor, Value
 from ..program.recorder import Program
@@ -27,6 +25,7 @@ from ..traffic import Moved, Traffic
 from .evaluate import TileSizes
 from .legal import check_legal
 from .onchip import OnChip
+from .storage import Storage
 from .walk import Array, Walk
 
 
@@ -85,17 +84,16 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "elu_plus_1": lambda x: np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))),
 }  # fmt: skip
 LAZY = 8 * float(np.log(2))  # FlashAttention-4 rescales where a maximum grows by more than 2^8
-SPARE_PAGES = 3  # of a paged cache: never touched, so filled with NaN, as is what is behind a sequence's last key
 
 
-def block_table(problem: AttentionProblem) -> Array:
-    """Which page of the pool each page of each sequence is in, sequence after sequence: pages in no order, some unused.
-
-    Empty without pages.
-    """
-    page = problem.page_size
-    pages = sum(-(-kv_len // page) for _, kv_len in problem.sequences) if page else 0
-    return np.random.default_rng(0).permutation(pages + SPARE_PAGES)[:pages].astype(np.int32)
+def _meshed(where: list[Any], shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """An index whose arrays and slices are axes of the result in their order; a number removes its axis."""
+    kept = [n for n, w in enumerate(where) if not isinstance(w, int)]
+    out = list(where)
+    for axis, n in enumerate(kept):
+        positions = np.arange(shape[n])[where[n]] if isinstance(where[n], slice) else where[n]
+        out[n] = positions.reshape([-1 if other == axis else 1 for other in range(len(kept))])
+    return tuple(out)
 
 
 class Machine(Walk):
@@ -116,23 +114,13 @@ class Machine(Walk):
         self.live: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
         self.block, self.kernel = 0, ""
-        self.narrow: dict[str, tuple[Array, Array]] = {}  # of a narrow KV cache: what is stored, and its scales
-        self.page, self.table = problem.page_size or 1, block_table(problem)
-        for name in ("K", "V") if problem.kv_dtype else ():
-            self.narrow[name] = quantise(np.asarray(inputs[name]), problem.kv_dtype or "", problem.kv_scales)
-        if problem.shared_kv and self.narrow:
-            self.narrow["V"] = self.narrow["K"][0][..., : problem.value_dim], self.narrow["K"][1]
-        scales = {f"{n}_scale": self._scale(x) for n, (_, x) in self.narrow.items()}
-        inputs = {**inputs, "block_table": self.table, **scales}
+        self.storage = Storage(problem, inputs)
+        inputs = {**inputs, **self.storage.added()}
         for tensor in program.tensors.values():
             if tensor.role == "input" and tensor.name not in inputs:
                 raise ProgramError(f"{program.name} needs the input {tensor.name}; inputs: {', '.join(inputs)}")
         for tensor in program.tensors.values():
             self._allocate(tensor, inputs)
-
-    def _scale(self, scale: Array) -> Array:
-        """Scales in the shape of their tensor: of a whole tensor, without the axis of heads."""
-        return scale[0] if self.problem.kv_scales == "tensor" else scale
 
     def _allocate(self, tensor: Tensor, inputs: Mapping[str, Array]) -> None:
         shape = tuple(self._length(tensor, axis) for axis in tensor.axes)
@@ -141,10 +129,10 @@ class Machine(Walk):
             if x.shape != shape:
                 raise InputError(f"input {tensor.name} has shape {x.shape}; this problem's is {shape}")
             if tensor.dtype == "kv":
-                x = self.narrow[tensor.name][0]
+                x = self.storage.narrow[tensor.name][0]
             else:
                 x = saturated(x, numpy_dtype(self.problem.number_format(tensor.dtype)))
-            self.hbm[tensor.name] = self._in_pages(x) if self._is_paged(tensor) else x
+            self.hbm[tensor.name] = self.storage.in_pages(x) if self.storage.is_paged(tensor) else x
             return
         dtype = numpy_dtype(self.problem.number_format(tensor.dtype))
         self.hbm[tensor.name] = np.zeros(shape, dtype)
@@ -160,28 +148,6 @@ class Machine(Walk):
     @staticmethod
     def _is_local(tensor: Tensor, axis: Axis) -> bool:
         return tensor.shared or (axis.name == "kv_len" and any(a.name == "q_len" for a in tensor.axes))
-
-    def _is_paged(self, tensor: Tensor) -> bool:
-        return self.problem.page_size is not None and KV_LEN in tensor.axes and tensor.name.startswith(("K", "V"))
-
-    def _in_pages(self, x: Array) -> Array:
-        """A cache tensor (kv_heads, rows, columns) in its pages; what no table entry reaches is NaN."""
-        page = self.page
-        pool = np.full((x.shape[0], (len(self.table) + SPARE_PAGES) * page, x.shape[2]), np.nan, x.dtype)
-        kv = page_start = 0
-        for _, kv_len in self.problem.sequences:
-            positions = np.arange(kv_len)
-            physical = self.table[page_start + positions // page] * page + positions % page
-            pool[:, physical] = x[:, kv : kv + kv_len]
-            kv, page_start = kv + kv_len, page_start + -(-kv_len // page)
-        return pool
-
-    def _physical(self, index: Index) -> Array:
-        """Where the pages of a key tile's rows are."""
-        page, s = self.page, self.sequence
-        local = np.arange(self.at[index].start, self.at[index].stop) - s.kv_start
-        out: Array = self.table[s.page_start + local // page] * page + local % page
-        return out
 
     # -------------------------------------------------------------------------------------------- control
     def run(self, body: list[Node]) -> None:
@@ -217,15 +183,20 @@ class Machine(Walk):
     def _piece(self, node: Load | Store) -> tuple[Any, ...]:
         """The NumPy index of a piece."""
         tensor = node.piece.tensor
-        return tuple(self._positions(tensor, axis, w) for axis, w in zip(tensor.axes, node.piece.where, strict=True))
+        where = [self._positions(tensor, axis, w) for axis, w in zip(tensor.axes, node.piece.where, strict=True)]
+        return (
+            _meshed(where, self.hbm[tensor.name].shape)
+            if any(isinstance(w, np.ndarray) for w in where)
+            else tuple(where)
+        )
 
     def _positions(self, tensor: Tensor, axis: Axis, where: Any) -> Any:
         shift = self.sequence.side(axis)[0] if axis.tiled and self._is_local(tensor, axis) else 0
         match where:
-            case Index(over=Tiles()) if axis.name == "kv_len" and self._is_paged(tensor):
-                return self._physical(where)
+            case Index(over=Tiles()) if axis.name == "kv_len" and self.storage.is_paged(tensor):
+                return self.storage.rows(self.at[where], self.sequence)
             case Pages(index=index):
-                first = self.sequence.page_start + (self.at[index].start - self.sequence.kv_start) // self.page
+                first = self.sequence.page_start + (self.at[index].start - self.sequence.kv_start) // self.storage.page
                 return slice(first, first + self.number(where.rows))
             case SameRows(index=index):
                 shift = self.sequence.kv_start - self.sequence.q_start
@@ -239,7 +210,7 @@ class Machine(Walk):
             case Visible():
                 positions = self.columns(where) - shift
                 if len(positions) and positions[-1] - positions[0] + 1 != len(positions):
-                    raise ProgramError(f"the tiles visible in {tensor.name} are not contiguous under this mask")
+                    return positions
                 return slice(positions[0], positions[-1] + 1) if len(positions) else slice(0, 0)
         if not axis.tiled:
             return slice(None)

@@ -10,13 +10,13 @@ from ..sizes import name, size
 from .evaluate import Evaluator, TileSizes, bytes_of
 
 
-@lru_cache
+@lru_cache(1024)
 def _compiled(program: Program) -> Evaluator:
     tensors = program.tensors.values()
     return Evaluator([bytes_of(tuple(a.length for a in t.axes), t.dtype) for t in tensors])
 
 
-@lru_cache
+@lru_cache(1024)
 def _per_sequence(program: Program) -> tuple[bool, ...]:
     """Whether each tensor has a part for every sequence."""
     lengths = {name("q_len"), name("kv_len")}

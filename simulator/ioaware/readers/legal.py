@@ -11,8 +11,9 @@ from .evaluate import TileSizes
 
 def check_legal(program: Program, problem: AttentionProblem, tiles: TileSizes) -> None:
     """Raises InputError where the program would compute or count something else."""
-    if problem.page_size is not None and tiles.kv % problem.page_size and problem.page_size % tiles.kv:
-        nearest = max(1, round(tiles.kv / problem.page_size)) * problem.page_size
+    if problem.page_size is not None and not whole_pages(tiles.kv, problem.page_size):
+        near = (tiles.kv + sign * n for n in range(problem.page_size + 1) for sign in (-1, 1))
+        nearest = next(kv for kv in near if kv > 0 and whole_pages(kv, problem.page_size))
         rule = f"a key tile is a whole number of pages of {problem.page_size} keys, or lies in one"
         raise refuse("tile_kv", tiles.kv, rule, nearest)
     if "columns" in program.calls and not problem.shared_kv:
@@ -22,6 +23,11 @@ def check_legal(program: Program, problem: AttentionProblem, tiles: TileSizes) -
         )
     if "same_rows" in program.calls:
         _check_linear(program, problem)
+
+
+def whole_pages(tile_kv: int, page_size: int) -> bool:
+    """Whether a key tile is a whole number of pages, or lies in one whatever its position."""
+    return tile_kv % page_size == 0 or page_size % tile_kv == 0
 
 
 def _check_linear(program: Program, problem: AttentionProblem) -> None:

@@ -79,13 +79,13 @@ def _sum(values: Iterable[Value]) -> Size:
     return Size(dict(terms))  # type: ignore[arg-type]
 
 
-@lru_cache
+@lru_cache(1024)
 def total_bytes(program: Program) -> Evaluator:
     """The bytes held at each moment: their greatest is the high-water mark."""
     return Evaluator(list(dict.fromkeys(_sum(moment.values) for moment in moments(program))))
 
 
-@lru_cache
+@lru_cache(1024)
 def _parts(program: Program) -> tuple[Evaluator, int]:
     """The same for loaded tiles, then for computed values; and where the second begin."""
     loaded = dict.fromkeys(_sum(v for v in m.values if v.source is not None) for m in moments(program))
