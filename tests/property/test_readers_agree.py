@@ -39,7 +39,7 @@ def check_values(name, got, expected):
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(problem=problems(**EXACT), sizes=tiles, seed=st.integers(0, 99))
 def test_values_counts_and_ledger_agree(text, problem, sizes, seed):
     program = record(text, problem.features)
@@ -75,7 +75,7 @@ formats = st.sampled_from([*ROUNDOFF, "fp8_e4m3", "fp8_e5m2"])
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(problem=problems(longest=30), dtype=formats, score_dtype=formats, sizes=tiles)
 def test_counts_agree_in_every_number_format(text, problem, dtype, score_dtype, sizes):
     problem = replace(problem, dtype=dtype, score_dtype=score_dtype)
@@ -100,7 +100,7 @@ def forward_bound(problem, expected, inputs, sizes):
 
 
 @pytest.mark.parametrize("text", [a.forward for a in GENERAL], ids=[a.name for a in GENERAL])
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(
     problem=problems(dropout=0.0, longest=40),
     dtype=st.sampled_from(["fp32", "fp16", "bf16"]),
