@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from .algorithms import Algorithm
 from .device import Device
@@ -22,6 +22,7 @@ from .readers.onchip import on_chip, total_bytes
 from .sizes import Ceil, Name, Size
 from .units import LARGEST
 
+SplitRule: TypeAlias = Callable[[AttentionProblem, Device], int]
 GRANULE = 16  # rows of a tensor-core tile: mma.m16n8k16
 
 
@@ -44,7 +45,7 @@ class Choice:
     rule: str = "best"
     given: TileSizes | None = None
     gemm: TileSizes | None = None
-    splits: int | None = None  # of the keys, where an algorithm splits them; None: its heuristic
+    splits: int | SplitRule | None = None  # of the keys, where an algorithm splits them; None: a heuristic
 
     def schedule(self, algorithm: Algorithm, program: Program, problem: AttentionProblem, device: Device) -> Schedule:
         """The tiles of one pass of an algorithm. Raises InputError where given or searched tiles cannot fit."""
@@ -65,7 +66,7 @@ class Choice:
     def split(self, schedule: Schedule, problem: AttentionProblem, device: Device) -> Schedule:
         """The schedule with the keys in as many parts as was asked for, else in FlashAttention-2's number of parts."""
         q, kv, _ = schedule.tiles
-        parts = self.splits
+        parts = self.splits(problem, device) if callable(self.splits) else self.splits
         if parts is None:
             from .splits import num_splits_flash2
 

@@ -22,7 +22,7 @@ from .readers.evaluate import TileSizes
 from .readers.legal import check_legal
 from .readers.onchip import on_chip
 from .report import AlgorithmReport, PassReport, Report, Totals, WorkloadReport, workload_report
-from .schedule import Choice, parse_tiles
+from .schedule import Choice, SplitRule, parse_tiles
 from .units import parse_bytes, parse_count
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def simulate(
     algorithms  names, Algorithm records, or program functions of your own
     tiles       best, paper, shipped, or tile_q x tile_kv like "128x64"
     gemm_tiles  tiles of the library matrix products of naive attention; without, each kernel reads its inputs once
-    splits      into how many parts flash_decoding and mla cut the keys; without, FlashAttention-2's heuristic
+    splits      into how many parts flash_decoding and mla cut the keys: a number, or "flash2" or "flash3" for what
+                these kernels choose with their own tiles; without, FlashAttention-2's heuristic for the tiles here
     pack_gqa    the query heads of a group share a tile's rows, so that its keys are loaded once for all of them
 
     Raises InputError, ProgramError.
@@ -114,12 +115,26 @@ def can(name: str, direction: str, problem: AttentionProblem) -> bool:
 def choose(tiles: str, gemm_tiles: str | None, splits: str | int | None = None) -> Choice:
     """How tile sizes are chosen, from their text."""
     gemm = parse_tiles(gemm_tiles, "gemm-tiles") if gemm_tiles is not None else None
-    parts = check_count("splits", splits) if isinstance(splits, int) else splits and parse_count(splits, "splits")
+    parts = _splits(splits)
     if tiles in RULES:
-        return Choice(tiles, None, gemm, parts or None)
+        return Choice(tiles, None, gemm, parts)
     if not any(c.isdigit() for c in tiles):
         raise unknown("tiles rule", tiles, RULES, f"known: {', '.join(RULES)}, or a size like 128x64")
-    return Choice("given", parse_tiles(tiles), gemm, parts or None)
+    return Choice("given", parse_tiles(tiles), gemm, parts)
+
+
+def _splits(splits: str | int | None) -> int | SplitRule | None:
+    """A number of splits, or a kernel's own rule for its own tiles, from its name."""
+    if splits is None or isinstance(splits, int):
+        return None if splits is None else check_count("splits", splits)
+    if any(c.isalpha() for c in splits) and splits.lower().startswith("flash"):
+        from .shipped import flash2_splits, flash3_splits
+
+        rules: dict[str, SplitRule] = {"flash2": flash2_splits, "flash3": flash3_splits}
+        if splits.lower() not in rules:
+            raise unknown("splits", splits, rules, f"known: {', '.join(rules)}, or a number")
+        return rules[splits.lower()]
+    return parse_count(splits, "splits")
 
 
 def describe(
@@ -165,7 +180,7 @@ def _refuse_idle(choice: Choice, found: list[Algorithm]) -> None:
     if choice.gemm and not any(a.library_kernels for a in found):
         raise InputError(f"gemm-tiles={choice.gemm}: {names} call no library matrix product; give tiles")
     if choice.splits and not any(a.unsplit for a in found):
-        raise InputError(f"splits={choice.splits}: {names} split no keys; flash_decoding does")
+        raise InputError(f"splits: {names} split no keys; flash_decoding does")
 
 
 def _algorithm(algorithm: Algorithm, problem: AttentionProblem, device: Device, choice: Choice) -> AlgorithmReport:

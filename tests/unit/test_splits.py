@@ -6,7 +6,9 @@ from math import ceil
 import numpy as np
 import pytest
 
+import ioaware as io
 from ioaware.errors import InputError
+from ioaware.shipped import flash2_splits, flash3_splits
 from ioaware.splits import L2_BYTES, num_splits_flash2, num_splits_flash3, should_pack_gqa
 
 F = np.float32
@@ -112,3 +114,16 @@ def test_counts_are_positive():
         num_splits_flash3(1, 1, 1, -1, 1, masked=False)
     with pytest.raises(InputError, match="group"):
         should_pack_gqa(1, 0, 64)
+
+
+@pytest.mark.parametrize(("name", "rule"), [("flash2", flash2_splits), ("flash3", flash3_splits)])
+def test_a_simulation_may_ask_for_a_kernels_own_rule(name, rule):
+    problem = io.AttentionProblem(q_len=1, kv_len=2**16, heads=32, kv_heads=8, head_dim=128)
+    report = io.simulate(problem, "h100-sxm", ["flash_decoding"], splits=name)
+    used = report.algorithms["flash_decoding"].passes[0].schedule.tiles.splits
+    assert used == rule(problem, report.device) > 1
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(InputError, match="splits 'flash9' is unknown, the nearest is 'flash"):
+        io.simulate(io.AttentionProblem(q_len=1), algorithms=["flash_decoding"], splits="flash9")

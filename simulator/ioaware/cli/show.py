@@ -79,7 +79,7 @@ def describe(p: AttentionProblem) -> str:
     lengths = f"N={p.q_len:,}" if same else f"N_q={_length(p.q_len)} N_k={_length(p.kv_len)}"
     dims = f"d={p.head_dim}" if p.head_dim == p.value_dim else f"d={p.head_dim} d_v={p.value_dim}"
     heads = f"{p.heads} heads" + (f" ({p.kv_heads} kv)" if p.heads != p.kv_heads else "") if p.heads > 1 else "1 head"
-    mask = f"{p.band} mask" + (" + key padding" if p.padding else "")
+    mask = f"{p.band.name()} mask" + (" + key padding" if p.padding else "")
     more = "".join(f", {what}" for what in _extras(p))
     return f"{lengths} {dims}, {heads}, batch {p.batch:,}, {p.dtype}, {mask}{more}, {p.direction}"
 
@@ -91,7 +91,7 @@ def _length(n: object) -> str:
 def _extras(p: AttentionProblem) -> Iterator[str]:
     """What a problem has besides the usual."""
     if p.pack > 1:
-        yield f"{p.pack} query heads to a row of Q"
+        yield f"rows of Q are {p.pack} heads per query"
     if p.dropout:
         yield f"dropout {p.dropout:g}"
     if p.softcap:

@@ -17,7 +17,11 @@ RUN = (
     option("--alg", "algorithms", multiple=True, metavar="NAME", help="Repeatable; default naive, flash1, flash2."),
     option("--tiles", default="best", show_default=True, metavar="RULE|QxKV", help="best, paper, shipped, or 128x64."),
     option("--gemm-tiles", metavar="QxKV", help="Count the re-reads of library GEMMs with these tiles."),
-    option("--splits", metavar="N", help="Parts of the keys of flash_decoding and mla; default: a heuristic."),
+    option(
+        "--splits",
+        metavar="N|RULE",
+        help="Parts of the keys of flash_decoding and mla, or flash2, flash3 for their rule.",
+    ),
     option("--pack-gqa", is_flag=True, help="The query heads of a group share the rows of a tile."),
     option("--workload", metavar="NAME|FILE", help="The attention of a model, like pi0, instead of one problem."),
     option("--phase", metavar="NAME", help="One of its phases, like decode, or all; default: those of one run."),
