@@ -160,7 +160,7 @@ class Size:
 
     def __str__(self) -> str:  # sorted, so that equal sizes read the same
         parts = sorted((c < 0, -len(m), Size({m: c}).joined(str, "·")) for m, c in self.terms.items())
-        return " + ".join(text for _, _, text in parts).replace("+ -", "- ") or "0"
+        return " + ".join(text for _, _, text in parts).replace("-1·", "-").replace("+ -", "- ") or "0"
 
     __repr__ = __str__
 

@@ -171,6 +171,18 @@ def test_every_algorithm_explains_itself(name, direction, mask, tmp_path):
         assert f"read {tensor}: " in out or "no closed form" in out
 
 
+DECODING = (
+    "--q-len 2 --kv-len 1000 --heads 8 --kv-heads 2 --causal --pack-gqa --alibi --softcap 30 --sinks --tiles 16x64"
+)
+CACHE = "--page-size 16 --kv-dtype int4 --kv-scales token --alg flash_decoding --splits 3"
+
+
+def test_a_paged_cache_is_explained(tmp_path):
+    out = printed(tmp_path, "simulate", "--explain", *DECODING.split(), *CACHE.split())
+    assert "\n  last = 1: query tiles that see the last key tile\n" in out
+    assert "read block_table: " in out
+
+
 def test_an_explanation_adds_up(tmp_path):
     """The closed form beside a line of the text, evaluated by hand, is what the table says."""
     out = printed(tmp_path, "simulate", "--explain", "--alg", "flash2", "--tiles", "64x32", "--N", "1000")

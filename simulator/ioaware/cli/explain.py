@@ -51,6 +51,7 @@ STATISTICS = {
     "rows": "query rows summed over visited pairs",
     "cols": "key rows summed over visited pairs",
     "cells": "query rows x key rows summed over visited pairs",
+    "last": "query tiles that see the last key tile",
 }
 
 
