@@ -190,7 +190,7 @@ def test_a_whole_is_worth_what_is_inside():
         (2 * name("q_len") * name("head_dim"), "2·N_q·d"),
         (name("q_len") * name("q_len"), "N_q·N_q"),
         (name("q_len") - 1, "N_q - 1"),
-        (name("q_len") - name("head_dim"), "N_q - 1·d"),
+        (name("q_len") - name("head_dim"), "N_q - d"),
         (name("head_dim") * ceil(name("q_len"), name("tile_q")), "d·⌈N_q/B_r⌉"),
         (least(name("tile_kv"), name("kv_len")), "min(B_c, N_k)"),
     ],
