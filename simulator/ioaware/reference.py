@@ -19,7 +19,7 @@ def shapes(problem: AttentionProblem) -> dict[str, tuple[int, ...]]:
     """Shapes of the packed tensors: the rows of all sequences follow one another."""
     rows_q, rows_kv = (sum(lengths) for lengths in zip(*problem.sequences, strict=True))
     h, g, d, dv = problem.kv_heads or 1, problem.group, problem.head_dim, problem.value_dim or 1
-    given = [name for name in ("slopes", "sink") if getattr(problem, "alibi" if name == "slopes" else name)]
+    per_head = ["slopes"] * problem.alibi + ["sink"] * problem.sink
     return {
         **dict.fromkeys(("Q", "dQ"), (h, g, rows_q, d)),
         **dict.fromkeys(("O", "dO"), (h, g, rows_q, dv)),
@@ -28,7 +28,7 @@ def shapes(problem: AttentionProblem) -> dict[str, tuple[int, ...]]:
         **dict.fromkeys(("L", "l", "m"), (h, g, rows_q, 1)),
         **dict.fromkeys(("P", "P_dropped", "keep"), (h, g, rows_q, max(kv for _, kv in problem.sequences))),
         "padding": (rows_kv, 1),
-        **dict.fromkeys(given, (h, g, problem.pack, 1)),
+        **dict.fromkeys(per_head, (h, g, problem.pack, 1)),
         **({"bias": bias_shape(problem, rows_q)} if problem.bias else {}),
     }
 

@@ -32,7 +32,15 @@ def flash2(p: Recorder, Q: Any, K: Any, V: Any, O: Any, L: Any) -> None:
 def flash2_backward(p: Recorder, Q: Any, K: Any, V: Any, O: Any, dO: Any, L: Any, dQ: Any, dK: Any, dV: Any) -> None:
     """Algorithm 2: one thread block per key tile; dQ is accumulated in fp32 with atomic adds."""
     D, dQ_sum = preprocessed(p, O, dO)
-    for b, h, j in p.kernel("main", p.batch, p.kv_heads, p.kv_tiles):
+    gradients(p, "main", p.kv_tiles, (Q, K, V, dO, L, D), (dQ_sum, dK, dV))
+    dq_converted(p, dQ_sum, dQ)
+
+
+def gradients(p: Recorder, label: str, key_tiles: Any, given: Any, wanted: Any) -> None:
+    """The launch that owns dK and dV by key tiles, and adds to the sum of dQ."""
+    Q, K, V, dO, L, D = given
+    dQ_sum, dK, dV = wanted
+    for b, h, j in p.kernel(label, p.batch, p.kv_heads, key_tiles):
         k, v = p.load(K[h, j], V[h, j])
         dk, dv = p.zeros(j, p.head_dim), p.zeros(j, p.value_dim)
         for g in p.loop(p.group):
@@ -46,7 +54,6 @@ def flash2_backward(p: Recorder, Q: Any, K: Any, V: Any, O: Any, dO: Any, L: Any
                 dk += ds.T @ q
         p.store(dK[h, j], p.scale * dk)
         p.store(dV[h, j], dv)
-    dq_converted(p, dQ_sum, dQ)
 
 
 def preprocessed(p: Recorder, O: Any, dO: Any) -> tuple[Any, Any]:

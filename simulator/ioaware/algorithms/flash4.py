@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..program import Recorder, exp, lazy_maximum, log, rowmax, rowsum
-from .flash2 import dq_converted, preprocessed
+from .flash2 import dq_converted, gradients, preprocessed
 
 
 def flash4(p: Recorder, Q: Any, K: Any, V: Any, O: Any, L: Any) -> None:
@@ -33,18 +33,6 @@ def flash4(p: Recorder, Q: Any, K: Any, V: Any, O: Any, L: Any) -> None:
 
 def flash4_backward(p: Recorder, Q: Any, K: Any, V: Any, O: Any, dO: Any, L: Any, dQ: Any, dK: Any, dV: Any) -> None:
     D, dQ_sum = preprocessed(p, O, dO)
-    for b, h, j in p.kernel("main, pairs of CTAs", p.batch, p.kv_heads, p.tiles(p.kv, 2 * p.kv_tiles.step)):
-        k, v = p.load(K[h, j], V[h, j])
-        dk, dv = p.zeros(j, p.head_dim), p.zeros(j, p.value_dim)
-        for g in p.loop(p.group):
-            for i in p.visible(p.q_tiles, j):
-                q, do, lse, delta = p.load(Q[h, g, i], dO[h, g, i], L[h, g, i], D[h, g, i])
-                x = p.scale * (q @ k.T)
-                e = exp(p.score_mod(x, h, g, i, j) - lse)
-                dv += p.drop(e, h, g, i, j).T @ do
-                ds = p.score_grad(e * (p.drop(do @ v.T, h, g, i, j) - delta), x)
-                p.add(dQ_sum[h, g, i], ds @ k)
-                dk += ds.T @ q
-        p.store(dK[h, j], p.scale * dk)
-        p.store(dV[h, j], dv)
+    pairs = p.tiles(p.kv, 2 * p.kv_tiles.step)
+    gradients(p, "main, pairs of CTAs", pairs, (Q, K, V, dO, L, D), (dQ_sum, dK, dV))
     dq_converted(p, dQ_sum, dQ)
